@@ -1,0 +1,115 @@
+"""Where graphs live, behind one contract.
+
+A store holds many models side by side. It answers Cypher, takes in finished builds and lets them go; loading and
+asking need no torch. Staged builds are the truth, a store is a cache of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import pandas as pd
+
+from atlas import settings
+from atlas.staging import Build
+
+if TYPE_CHECKING:
+    from atlas.stores.adjacency import Adjacency
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, how much is done, how much there is); the unit is rows."""
+
+
+class Store(Protocol):
+    """What every store can do. ``tests/conformance`` holds each to this contract, row for row."""
+
+    dialect: str
+    """``embedded`` or ``neo4j``: which folder of ``queries/cypher`` may override a query"""
+    address: str
+    """the folder or the server's address, as a person would write it"""
+    read_only: bool
+
+    def run(self, query: str, /, **parameters: Any) -> pd.DataFrame:
+        """Answer a query of ours: one typed column for each name it returns, no row left out.
+
+        Raises BadQuery, QueryTimeout, StoreUnreachable.
+        """
+        ...
+
+    def ask(
+        self, query: str, parameters: Mapping[str, Any], *, timeout: float, max_rows: int
+    ) -> tuple[pd.DataFrame, bool]:
+        """Answer somebody else's Cypher, which may only read, and say whether the answer is whole.
+
+        At most ``max_rows`` rows come back; the flag is False where there were more.
+        Raises BadQuery, WriteRefused, QueryTimeout (seconds).
+        """
+        ...
+
+    def create(self) -> None:
+        """Make tables, constraints and indexes where they are missing; harmless to repeat."""
+        ...
+
+    def add(self, build: Build, progress: Progress | None = None) -> None:
+        """Load a finished build; readers see nothing of it until it is complete.
+
+        The same run again changes nothing; another run of the same set replaces the old one.
+        """
+        ...
+
+    def remove(self, model: str, set: str | None = None, progress: Progress | None = None) -> int:
+        """Take out a set, or a model with all its sets, and what nothing else uses. Returns nodes removed.
+
+        Raises BadKey where the atlas does not hold it.
+        """
+        ...
+
+    def fulltext(self, text: str, *, limit: int) -> pd.DataFrame:
+        """Features and tokens whose label, description or text matches what a person typed.
+
+        Columns ``key``, ``type`` (the node's label), ``text`` (what matched), ``matched_by`` (label, description or
+        token), ``score`` (higher is better); best first, ties by key. Every word must match, as a prefix at least.
+        """
+        ...
+
+    def adjacency(self, set_key: str) -> Adjacency:
+        """The kept edges of one set as a compact, memory-mapped adjacency that names the run it belongs to."""
+        ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+
+def open_store(
+    store: str | Path | None = None,
+    *,
+    read_only: bool = True,
+    user: str | None = None,
+    password: str | None = None,
+    database: str | None = None,
+    timeout: float = 30,
+) -> Store:
+    """Open a folder or a server. ``read_only=False`` makes an absent folder; ``timeout`` (seconds) holds per query.
+
+    Raises NoAtlas, StoreVersion, StoreLocked, StoreUnreachable.
+    """
+    resolved = settings.load(store)
+    if settings.is_address(resolved.store):
+        from atlas.stores.neo4j import Neo4jStore
+
+        return Neo4jStore(
+            resolved.store,
+            user=user or resolved.neo4j_user,
+            password=password or resolved.neo4j_password,
+            database=database or resolved.neo4j_database,
+            read_only=read_only,
+            timeout=timeout,
+        )
+    from atlas.stores.embedded import EmbeddedStore
+
+    return EmbeddedStore(Path(resolved.store), read_only=read_only, timeout=timeout)
