@@ -78,6 +78,15 @@ class Store(Protocol):
         """The kept edges of one set as a compact, memory-mapped adjacency that names the run it belongs to."""
         ...
 
+    def doctor(self, *, mend: bool = False) -> pd.DataFrame:
+        """Compare what is loaded with the manifests it came from; with ``mend``, put right what can be.
+
+        Columns ``check, subject, expected, found, state, advice``, all text; state is right, wrong or mended.
+        Checks: the store's version, each set's counts of nodes and edges by kind, half-loaded or left-over sets,
+        tokens without a user, the full-text index, the adjacency, builds that are gone.
+        """
+        ...
+
     def close(self) -> None: ...
 
     def __enter__(self) -> Self: ...
