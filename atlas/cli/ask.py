@@ -1,0 +1,145 @@
+"""Questions about nodes and what connects them: search, card, inputs, outputs, common, circuit, paths."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from atlas.cli.options import Output, answer, opened, question
+
+_SET = click.option("--set", "set_key", metavar="MODEL/SET", help="The set that short keys such as 4/1201 belong to.")
+_COUNT = click.option("-k", type=click.IntRange(min=1), default=20, show_default=True, help="How many.")
+_SIGN = click.option("--sign", type=click.Choice(["+", "-", "both"]), default="both", show_default=True)
+_BY = click.option("--by", type=click.Choice(["z", "weight", "share"]), default="z", show_default=True, help="Order.")
+_OF = click.option("--of", type=click.Choice(["all", "features", "tokens"]), default="all", show_default=True)
+
+
+@click.command()
+@question
+@click.argument("text")
+@click.option("--by", type=click.Choice(["text", "token"]), default="text", show_default=True)
+@click.option("--model", help="Only in this model.")
+@_COUNT
+def search(output: Output, text: str, by: str, model: str | None, k: int) -> None:
+    """Features by their words or by a token."""
+    import queries
+
+    with opened(output) as graph:
+        answer(output, queries.search(graph, text, by=by, model=model, k=k))
+
+
+@click.command()
+@question
+@click.argument("key")
+@_SET
+@click.option("-k", type=click.IntRange(min=1), default=4, show_default=True, help="Rows of each kind.")
+def card(output: Output, key: str, set_key: str | None, k: int) -> None:
+    """Everything about one node on one screen."""
+    import queries
+    from queries import present
+
+    with opened(output) as graph:
+        found = queries.card(graph, key, set=set_key, k=k)
+        if output.show_cypher:
+            return
+        if output.csv:
+            raise click.UsageError("a card is no table: use --json, or atlas inputs and atlas outputs with --csv")
+        if output.json:
+            click.echo(present.card_json(found))
+        else:
+            click.echo(present.card_text(found, width=_width()))
+
+
+def _neighbours(name: str, short: str) -> click.Command:
+    @click.command(name, help=short)
+    @question
+    @click.argument("key")
+    @_SET
+    @_OF
+    @_COUNT
+    @_BY
+    @_SIGN
+    @click.option("--min", "minimum", type=click.FloatRange(min=0), help="Only from this size on, in the unit of --by.")
+    @click.option("--layer", metavar="A-B", help="Only features of these layers.")
+    def command(output: Output, key: str, set_key: str | None, minimum: float | None, **options: Any) -> None:
+        import queries
+
+        with opened(output) as graph:
+            found = getattr(queries, name)(graph, key, set=set_key, min=minimum, **options)
+            answer(output, found)
+
+    return command
+
+
+inputs = _neighbours("inputs", "What a node reads: tokens and earlier features, strongest first.")
+outputs = _neighbours("outputs", "What a node writes to: later features and logits, strongest first.")
+
+
+@click.command()
+@question
+@click.argument("keys", nargs=-1, required=True, metavar="KEY KEY…")
+@_SET
+@click.option("--of", type=click.Choice(["inputs", "outputs"]), default="inputs", show_default=True)
+@_COUNT
+def common(output: Output, keys: tuple[str, ...], set_key: str | None, of: str, k: int) -> None:
+    """What several nodes share."""
+    import queries
+
+    with opened(output) as graph:
+        answer(output, queries.common(graph, list(keys), of=of, set=set_key, k=k))
+
+
+@click.command()
+@question
+@click.argument("keys", nargs=-1, required=True, metavar="KEY…")
+@click.option("--to", metavar="KEY", help="Only what leads from the keys to this one.")
+@_SET
+@click.option("--depth", type=click.IntRange(min=1), default=2, show_default=True, help="Steps from the keys.")
+@click.option("--width", type=click.IntRange(min=1), default=5, show_default=True, help="Edges kept at each node.")
+@click.option("--direction", type=click.Choice(["in", "out", "both"]), default="in", show_default=True)
+@click.option("--min", "minimum", type=click.FloatRange(min=0), help="Only edges of this abs(z) or more.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "dot", "graphml", "mermaid"]),
+    default="text",
+    show_default=True,
+)
+def circuit(
+    output: Output, keys: tuple[str, ...], set_key: str | None, minimum: float | None, form: str, **options: Any
+) -> None:
+    """The bounded subgraph around some nodes, or between two."""
+    import queries
+    from queries import present
+
+    with opened(output) as graph:
+        found = queries.circuit(graph, list(keys), set=set_key, min=minimum, **options)
+        if output.csv:
+            answer(output, found.edges)
+        elif not output.show_cypher:
+            click.echo(present.circuit_as("json" if output.json else form, found))
+
+
+@click.command()
+@question
+@click.argument("source", metavar="A")
+@click.argument("target", metavar="B")
+@_SET
+@click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="How many.")
+@click.option("--score", type=click.Choice(["product", "share", "bottleneck"]), default="product", show_default=True)
+@click.option("--max-hops", type=click.IntRange(min=1), help="At most so many edges.")
+@_SIGN
+def paths(output: Output, source: str, target: str, set_key: str | None, **options: Any) -> None:
+    """The exact best paths from A to B, each a feature or a token."""
+    import queries
+    from queries import present
+
+    with opened(output) as graph:
+        answer(output, queries.paths(graph, source, target, set=set_key, **options), text=present.paths_text)
+
+
+def _width() -> int:
+    import shutil
+
+    return min(shutil.get_terminal_size((100, 24)).columns, 100)

@@ -1,0 +1,60 @@
+"""What is in the atlas and whether it is sound: models, sets, remove, doctor."""
+
+from __future__ import annotations
+
+import click
+
+from atlas.cli.options import Output, answer, opened, progress, question, worker
+
+
+@click.command()
+@question
+def models(output: Output) -> None:
+    """The models in the atlas."""
+    import queries
+
+    with opened(output) as graph:
+        answer(output, queries.models(graph))
+
+
+@click.command()
+@question
+@click.option("--model", help="Only of this model.")
+def sets(output: Output, model: str | None) -> None:
+    """The sets of transcoders in the atlas."""
+    import queries
+
+    with opened(output) as graph:
+        answer(output, queries.sets(graph, model=model))
+
+
+@click.command()
+@worker
+@click.argument("name", metavar="MODEL[/SET]")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def remove(store: str | None, quiet: bool, name: str, yes: bool) -> None:
+    """Take one model or set out of the atlas; all others stay as they are."""
+    from atlas.stores import open_store
+
+    model, _, chosen = name.partition("/")
+    with open_store(store, read_only=False) as graph:
+        if not yes:
+            click.confirm(f"Remove {name} from {graph.address}?", abort=True, err=True)
+        with progress(quiet) as show:
+            removed = graph.remove(model, chosen or None, show)
+    if not quiet:
+        click.echo(f"{name} is out: {removed:,} nodes and their edges")
+
+
+@click.command()
+@question
+@click.option("--mend", is_flag=True, help="Mend what can be mended.")
+def doctor(output: Output, mend: bool) -> None:
+    """Compare the atlas with the builds it came from; say what is wrong and how to mend it."""
+    from atlas.stores import open_store
+
+    with open_store(output.store, read_only=not mend, timeout=output.timeout) as graph:
+        findings = graph.doctor(mend=mend)
+    answer(output, findings)
+    if (findings["state"] == "wrong").any():
+        raise click.exceptions.Exit(1)
