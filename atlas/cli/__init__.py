@@ -14,7 +14,6 @@ import click
 from atlas.cli import ask, build, cypher, manage, train
 from atlas.errors import AtlasError
 
-
 _FAMILIES = {
     "Make an atlas": ("sources", "ingest", "load", "builds", "train"),
     "Look at it": ("models", "sets", "search", "card", "inputs", "outputs", "common"),
