@@ -38,13 +38,13 @@ class Transcoder:
     layer: int
     """the block whose MLP it stands for"""
     w_enc: Float[Tensor, "n_features d_in"]
-    b_enc: Float[Tensor, "n_features"]
+    b_enc: Float[Tensor, " n_features"]
     w_dec: Float[Tensor, "n_features d_out"]
-    b_dec: Float[Tensor, "d_out"]
+    b_dec: Float[Tensor, " d_out"]
     activation: Activation
     read: ReadSite
     write: WriteSite
-    threshold: Float[Tensor, "n_features"] | None = None
+    threshold: Float[Tensor, " n_features"] | None = None
     """jumprelu only: the pre-activation above which a feature fires"""
     k: int | None = None
     """topk only: how many features may fire at once"""
@@ -62,9 +62,9 @@ class Transcoder:
             tensor = getattr(self, name)
             if tensor is not None and tuple(tensor.shape) != shape:
                 raise BadTranscoder(
-                    f"layer {self.layer}: {name} has shape {tuple(tensor.shape)}, expected {shape}: b_enc has {n} features "
-                    f"and b_dec a width of {d_out}. Rows must be features; if the file stores it transposed, its reader in "
-                    "ingest/sources must transpose it."
+                    f"layer {self.layer}: {name} has shape {tuple(tensor.shape)}, expected {shape}: b_enc has {n} "
+                    f"features and b_dec a width of {d_out}. Rows must be features; if the file stores it transposed, "
+                    "its reader in ingest/sources must transpose it."
                 )
         if (self.activation is Activation.JUMPRELU) != (self.threshold is not None):
             raise BadTranscoder(
@@ -73,8 +73,8 @@ class Transcoder:
             )
         if (self.activation is Activation.TOPK) != (self.k is not None):
             raise BadTranscoder(
-                f"layer {self.layer}: the activation is {self.activation}, and k is {self.k}; topk needs a k, nothing else "
-                "does. It is not in the weights: state it in the set's config."
+                f"layer {self.layer}: the activation is {self.activation}, and k is {self.k}; topk needs a k, nothing "
+                "else does. It is not in the weights: state it in the set's config."
             )
         if self.k is not None and not 0 < self.k <= n:
             raise BadTranscoder(f"layer {self.layer}: k is {self.k}, but there are {n} features.")
