@@ -1,0 +1,241 @@
+"""Read and write vectors: what is folded into what, so that every edge is a dot product.
+
+With the norms' denominators held still, a source adds ``activation * write`` to the residual stream and a target's
+pre-activation moves by ``read . change / sigma``, where sigma is the denominator of the norm before the target's MLP.
+With ``e`` a row of ``w_enc``, ``u`` a row of ``w_dec``, ``w`` and ``b`` the norm's gain and bias, and ``C`` what takes
+the mean over the axis d_model off:
+
+=====================  ===========================  ==========================================================
+reads at               RMSNorm                      LayerNorm
+=====================  ===========================  ==========================================================
+resid_mid              e                            e (sigma is 1)
+resid_mid_centred      refused                      C e (sigma is 1)
+norm_pre_gain          e                            C e
+norm_post_gain         w * e                        C (w * e), and the bias gains b . e
+=====================  ===========================  ==========================================================
+
+=====================  =============================================================================================
+writes at              write vector
+=====================  =============================================================================================
+mlp_raw                u; where a norm stands behind the MLP, w_post * u (and a denominator of that norm)
+mlp_post_norm          u, what enters the stream; only where there is such a norm
+mlp_raw_centred        C u; LayerNorm models only
+=====================  =============================================================================================
+
+A token writes its row of the embedding, times what the model scales it by. A logit reads ``w_final * W_U[v]``, centred
+over all rows of W_U since a constant over the vocabulary changes no prediction, and for LayerNorm also ``C``.
+Dunefsky, Chlenski and Nanda 2024 (https://arxiv.org/abs/2406.11944) call these products the input-invariant part;
+``tests/unit/ingest/test_intervention.py`` proves each row by intervening on models of every family.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from atlas.errors import BadTranscoder
+from atlas.model import ReadSite, WriteSite
+from ingest.families import Norm
+from ingest.transcoder import Transcoder, TranscoderSource
+from ingest.weights import ModelWeights
+
+_CENTRED = (ReadSite.RESID_MID_CENTRED, WriteSite.MLP_RAW_CENTRED)
+_NORMALISED = (ReadSite.NORM_PRE_GAIN, ReadSite.NORM_POST_GAIN)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    reads: Tensor
+    writes: Tensor
+    bias: Tensor
+    threshold: Tensor
+    constant_write: Tensor
+    """what the layer writes with nothing active: its b_dec"""
+
+    @property
+    def bytes(self) -> int:
+        return (self.reads.numel() + self.writes.numel()) * self.reads.element_size()
+
+
+@dataclass
+class Vectors:
+    """Everything of a model and a set of transcoders that edges need; from here on all is dot products.
+
+    Layers are read when they are asked for. The most recent are kept, up to ``cache_bytes`` and at least one, so a set
+    larger than memory streams; token and logit vectors are kept once made. Tensors are of ``dtype`` on ``device``.
+    Raises :class:`atlas.errors.BadTranscoder` where the set does not fit the model.
+    """
+
+    model: ModelWeights
+    source: TranscoderSource
+    device: torch.device | str = "cpu"
+    dtype: torch.dtype = torch.float32
+    cache_bytes: int = 2 << 30
+    _kept: OrderedDict[int, _Layer] = field(default_factory=OrderedDict, init=False, repr=False)
+    _small: dict[int, _Layer] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check(self.model, self.source)
+
+    @property
+    def layers(self) -> list[int]:
+        """Layers that have a transcoder, ascending."""
+        return list(self.source.info.layers)
+
+    @property
+    def n_features(self) -> list[int]:
+        """Features of each of :attr:`layers`, in that order."""
+        return [self.source.info.n_features[layer] for layer in self.layers]
+
+    @property
+    def n_vocab(self) -> int:
+        return self.model.n_vocab
+
+    @property
+    def d_model(self) -> int:
+        return self.model.d_model
+
+    def token_writes(self) -> Float[Tensor, "n_vocab d_model"]:
+        """What each token's embedding writes into the stream, scale included."""
+        return self._token_writes
+
+    def logit_reads(self) -> Float[Tensor, "n_vocab d_model"]:
+        """What each logit reads from the stream, centred over the vocabulary; the final norm's denominator left out."""
+        return self._logit_reads
+
+    def reads(self, layer: int) -> Float[Tensor, "n_features d_model"]:
+        """What each feature reads from the stream; the norm's denominator left out."""
+        return self._layer(layer).reads
+
+    def writes(self, layer: int) -> Float[Tensor, "n_features d_model"]:
+        """What each feature writes into the stream, per unit activation."""
+        return self._layer(layer).writes
+
+    def bias(self, layer: int) -> Float[Tensor, " n_features"]:
+        """The encoder's bias, with the norm's bias read through the encoder; not divided by the norm."""
+        return self._small_of(layer).bias
+
+    def threshold(self, layer: int) -> Float[Tensor, " n_features"]:
+        """The pre-activation above which each feature fires: 0 but for jumprelu."""
+        return self._small_of(layer).threshold
+
+    def constant(self, layer: int) -> Float[Tensor, " n_features"]:
+        """What the stream's constants add to each feature, in the unit of weight.
+
+        These are attention's constants up to and with this layer, and the decoder biases of the transcoders before it.
+        """
+        total = torch.zeros(self.d_model, device=self.device, dtype=self.dtype)
+        for before in self.model.layers[: layer + 1]:
+            total += self._here(before.attention_constant)
+        for before in self.layers:
+            if before < layer:
+                total += self._small_of(before).constant_write
+        return self.reads(layer) @ total
+
+    def norm_enc(self, layer: int) -> Float[Tensor, " n_features"]:
+        """Length of each read vector."""
+        return self.reads(layer).norm(dim=1)
+
+    def norm_dec(self, layer: int) -> Float[Tensor, " n_features"]:
+        """Length of each write vector."""
+        return self.writes(layer).norm(dim=1)
+
+    @cached_property
+    def _token_writes(self) -> Tensor:
+        embedding = self._here(self.model.embedding)
+        return embedding if self.model.embedding_scale == 1.0 else embedding * self.model.embedding_scale
+
+    @cached_property
+    def _logit_reads(self) -> Tensor:
+        reads = self._here(self.model.unembedding) * self._here(self.model.final_gain)
+        if self.model.norm is Norm.LAYER:
+            reads -= reads.mean(dim=1, keepdim=True)
+        return reads - reads.mean(dim=0)
+
+    def _here(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, self.dtype)
+
+    def _small_of(self, layer: int) -> _Layer:
+        if layer not in self._small:
+            self._layer(layer)
+        return self._small[layer]
+
+    def _layer(self, layer: int) -> _Layer:
+        if layer in self._kept:
+            self._kept.move_to_end(layer)
+            return self._kept[layer]
+        made = self._fold(self.source.load(layer))
+        empty = made.reads.new_empty(0)
+        self._small[layer] = _Layer(empty, empty, made.bias, made.threshold, made.constant_write)
+        self._kept[layer] = made
+        while len(self._kept) > 1 and sum(kept.bytes for kept in self._kept.values()) > self.cache_bytes:
+            self._kept.popitem(last=False)
+        return made
+
+    def _fold(self, transcoder: Transcoder) -> _Layer:
+        fits(transcoder, self.model, self.source.info.n_features[transcoder.layer])
+        norm = self.model.layers[transcoder.layer]
+        w_enc, b_enc = self._here(transcoder.w_enc), self._here(transcoder.b_enc)
+        reads, bias = w_enc, b_enc
+        if transcoder.read is ReadSite.NORM_POST_GAIN:
+            reads = w_enc * self._here(norm.mlp_gain)
+            if norm.mlp_bias is not None:
+                bias = b_enc + w_enc @ self._here(norm.mlp_bias)
+        centred = transcoder.read is ReadSite.RESID_MID_CENTRED
+        if centred or (self.model.norm is Norm.LAYER and transcoder.read in _NORMALISED):
+            reads = reads - reads.mean(dim=1, keepdim=True)
+        threshold = torch.zeros_like(b_enc) if transcoder.threshold is None else self._here(transcoder.threshold)
+        return _Layer(
+            reads=reads,
+            writes=self._written(transcoder.w_dec, transcoder),
+            bias=bias,
+            threshold=threshold,
+            constant_write=self._written(transcoder.b_dec, transcoder),
+        )
+
+    def _written(self, vectors: Tensor, transcoder: Transcoder) -> Tensor:
+        """What arrives in the stream of vectors [..., d_model] at the write site."""
+        vectors = self._here(vectors)
+        post = self.model.layers[transcoder.layer].post_mlp_gain
+        if transcoder.write is WriteSite.MLP_RAW_CENTRED:
+            vectors = vectors - vectors.mean(dim=-1, keepdim=True)
+        if post is not None and transcoder.write is not WriteSite.MLP_POST_NORM:
+            vectors = vectors * self._here(post)
+        return vectors
+
+
+def check(model: ModelWeights, source: TranscoderSource) -> None:
+    """Whether a set can stand in for this model's MLPs; raises :class:`atlas.errors.BadTranscoder` where not."""
+    info = source.info
+    if info.d_model != model.d_model:
+        raise BadTranscoder(
+            f"{info.repo} reads a stream {info.d_model} wide, but {model.name} has d_model {model.d_model}; "
+            f"{f'it is made for {info.model_name}' if info.model_name else 'it is made for another model'}"
+        )
+    beyond = [layer for layer in info.layers if layer >= model.n_layers]
+    if beyond:
+        raise BadTranscoder(f"{info.repo} has a transcoder for layer {beyond[0]}, but {model.name} ends at layer "
+                            f"{model.n_layers - 1}")  # fmt: skip
+    for site in (info.read, info.write):
+        if site in _CENTRED and model.norm is not Norm.LAYER:
+            raise BadTranscoder(
+                f"{info.repo} declares the site {site}, but {model.name} has RMSNorm: nothing is centred"
+            )
+    if info.write is WriteSite.MLP_POST_NORM and not model.has_post_mlp_norm:
+        raise BadTranscoder(f"{info.repo} writes behind a norm after the MLP, but {model.name} has none there")
+
+
+def fits(transcoder: Transcoder, model: ModelWeights, n_features: int) -> None:
+    """Whether one layer has the sizes that its set and its model state; raises :class:`atlas.errors.BadTranscoder`."""
+    found = (transcoder.n_features, transcoder.d_in, transcoder.d_out)
+    expected = (n_features, model.d_model, model.d_model)
+    if found != expected:
+        raise BadTranscoder(
+            f"layer {transcoder.layer}: features, width read and width written are {found}, expected {expected} for "
+            f"{model.name}"
+        )

@@ -1,0 +1,241 @@
+"""circuit-tracer's per-layer layout: ``config.yaml`` and ``layer_{i}.safetensors``.
+
+A layer holds ``W_enc`` and ``W_dec`` [n_features, d_model], ``b_enc``, ``b_dec``, for jumprelu
+``activation_function.threshold``, for a skip ``W_skip`` [d_out, d_in], applied as ``x @ W_skip.T``. The config states
+the hooks, the model, perhaps ``activation`` (relu or topk) with its ``k``, and perhaps ``transcoders``: one file a
+layer, of this repository or another (``hf://org/repo/path?revision=r``), safetensors or Gemma Scope's npz.
+
+Written and read by https://github.com/safety-research/circuit-tracer (MIT); described from its files.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from atlas.errors import BadSource, BadTranscoder
+from atlas.model import Activation
+from ingest.folders import Folder, inside, open_hub, parse
+from ingest.sources.hooks import Stated, sites
+from ingest.sources.tensors import (
+    PICKLES,
+    WEIGHTS,
+    canonical,
+    first_line,
+    keep,
+    pickled,
+    read_shapes,
+    read_tensors,
+    record,
+    set_name,
+    sizes,
+)
+from ingest.transcoder import SetInfo, Transcoder
+from ingest.weights import digest
+
+if TYPE_CHECKING:
+    from ingest.weights import ModelWeights
+
+LAYOUT = "circuit-tracer's config.yaml with layer_N.safetensors"
+_CONFIG = "config.yaml"
+_LAYER = re.compile(r"^layer_(\d+)\.safetensors$")
+_CROSS_LAYER = re.compile(r"^W_(enc|dec)_\d+\.safetensors$")
+_MOST_BYTES = 1 << 20
+_ACTIVATIONS = {
+    "relu": Activation.RELU,
+    "topk": Activation.TOPK,
+    "jumprelu": Activation.JUMPRELU,
+    "jump_relu": Activation.JUMPRELU,
+}
+
+
+def recognises(folder: Folder) -> bool:
+    """Whether the folder is of this layout, or of its cross-layer sister, which is refused."""
+    names = folder.names()
+    return _CONFIG in names or any(_LAYER.match(name) or _CROSS_LAYER.match(name) for name in names)
+
+
+def open_set(folder: Folder, layers: list[int] | None, model: ModelWeights | None) -> Set:
+    """The set in a folder; ``layers`` keeps some of it."""
+    config = _config(folder)
+    return Set(folder, config, keep(_places(folder, config), layers, folder.where), model)
+
+
+@dataclass(frozen=True)
+class _Place:
+    folder: Folder
+    name: str
+    origin: str
+    """how the set's record names it"""
+
+
+class Set:
+    """A set in this layout, read a layer at a time."""
+
+    def __init__(self, folder: Folder, config: dict[str, Any], places: dict[int, _Place], model: Any) -> None:
+        self._folder, self._config, self._places = folder, config, places
+        self._read, self._write = sites(_stated(folder, config), model)
+        self._shapes = {
+            layer: canonical(read_shapes(place.folder, place.name, layer), layer) for layer, place in places.items()
+        }
+        self._k = self._top_k()
+        self._activation = self._one_activation()
+
+    @cached_property
+    def info(self) -> SetInfo:
+        of = {layer: sizes(shapes, layer) for layer, shapes in self._shapes.items()}
+        widths = {width for _, d_in, d_out in of.values() for width in (d_in, d_out)}
+        if len(widths) > 1:
+            raise BadTranscoder(f"{self._folder.where}: its layers read and write different widths {sorted(widths)}")
+        files = {_CONFIG: self._folder.sha256(_CONFIG)}
+        files |= {place.origin: place.folder.sha256(place.name) for place in self._places.values()}
+        n_features = {layer: n for layer, (n, _, _) in of.items()}
+        skips = any("w_skip" in shapes for shapes in self._shapes.values())
+        return SetInfo(
+            name=set_name(n_features),
+            kind="skip" if skips else "transcoder",
+            repo=self._folder.repo,
+            revision=self._folder.revision or digest(files),
+            files=files,
+            layers=list(self._places),
+            n_features=n_features,
+            d_model=widths.pop(),
+            read=self._read,
+            write=self._write,
+            activation=self._activation,
+            model_name=self._config.get("model_name"),
+        )
+
+    def load(self, layer: int) -> Transcoder:
+        place = keep(self._places, [layer], self._folder.where)[layer]
+        tensors = read_tensors(place.folder.path(place.name), layer)
+        return record(tensors, layer, read=self._read, write=self._write, activation=self._activation, k=self._k)
+
+    def _top_k(self) -> int | None:
+        stated = self._config.get("k")
+        inside_file = {layer for layer, shapes in self._shapes.items() if "k" in shapes}
+        if stated is None and inside_file:
+            layer = min(inside_file)
+            place = self._places[layer]
+            stated = read_tensors(place.folder.path(place.name), layer)["k"].item()
+        if stated is None or self._config.get("activation", "topk") != "topk":
+            return None
+        if isinstance(stated, bool) or not isinstance(stated, int) or stated < 1:
+            raise BadTranscoder(f"{self._folder.where}: k is {stated!r}, expected how many features may fire at once")
+        return stated
+
+    def _one_activation(self) -> Activation:
+        has = {"threshold" in shapes for shapes in self._shapes.values()}
+        if len(has) > 1:
+            raise BadTranscoder(
+                f"{self._folder.where}: some layers have thresholds and some have none; a set is of one kind"
+            )
+        threshold = has.pop()
+        stated = self._config.get("activation")
+        if stated is not None and stated not in _ACTIVATIONS:
+            raise BadTranscoder(
+                f"{self._folder.where}: activation is {stated!r}, known are {', '.join(sorted(_ACTIVATIONS))}"
+            )
+        if stated is None:
+            stated = "jumprelu" if threshold else "topk" if self._k else "relu"
+        activation = _ACTIVATIONS[stated]
+        if activation is Activation.TOPK and self._k is None:
+            raise BadTranscoder(
+                f"{self._folder.where} is a TopK set, but neither its config.yaml nor its files state k, which the "
+                "weights do not tell; add a line `k: N` to config.yaml"
+            )
+        if threshold != (activation is Activation.JUMPRELU):
+            raise BadTranscoder(
+                f"{self._folder.where}: activation is {stated}, but its files have "
+                f"{'thresholds' if threshold else 'no thresholds'}"
+            )
+        return activation
+
+
+def _config(folder: Folder) -> dict[str, Any]:
+    names = folder.names()
+    if _CONFIG not in names:
+        if any(_CROSS_LAYER.match(name) for name in names):
+            raise _cross_layer(folder)
+        raise BadTranscoder(
+            f"{folder.where} has layer_N.safetensors but no config.yaml, so nothing says where they read and write; "
+            "add one with feature_input_hook and feature_output_hook"
+        )
+    path = folder.path(_CONFIG)
+    if path.stat().st_size > _MOST_BYTES:
+        raise BadTranscoder(f"{folder.where}/{_CONFIG} has {path.stat().st_size:,} bytes; a config has a few hundred")
+    try:
+        config = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise BadTranscoder(f"{folder.where}/{_CONFIG} is not readable YAML ({first_line(error)})") from error
+    if not isinstance(config, dict):
+        raise BadTranscoder(f"{folder.where}/{_CONFIG} is no table of settings; it should name feature_input_hook")
+    if config.get("model_kind", "transcoder_set") != "transcoder_set":
+        if config["model_kind"] == "cross_layer_transcoder":
+            raise _cross_layer(folder)
+        raise BadTranscoder(f"{folder.where}: model_kind is {config['model_kind']!r}, expected transcoder_set")
+    return config
+
+
+def _cross_layer(folder: Folder) -> BadTranscoder:
+    return BadTranscoder(
+        f"{folder.where} is a cross-layer set, whose features write at several layers; only per-layer sets are read yet"
+    )
+
+
+def _stated(folder: Folder, config: dict[str, Any]) -> Stated:
+    hooks = [config.get(key) for key in ("feature_input_hook", "feature_output_hook")]
+    if not all(isinstance(hook, str) for hook in hooks):
+        raise BadTranscoder(f"{folder.where}/{_CONFIG} must name feature_input_hook and feature_output_hook")
+    return Stated(hooks[0], hooks[1], folder.where, model_name=_text(config.get("model_name")))
+
+
+def _places(folder: Folder, config: dict[str, Any]) -> dict[int, _Place]:
+    """Where each layer's file is, ascending."""
+    stated = config.get("transcoders")
+    if stated is None:
+        found = {int(match[1]): match[0] for name in folder.names() if (match := _LAYER.match(name))}
+        if not found:
+            other = [name for name in folder.names() if name != _CONFIG]
+            if pickles := [name for name in other if name.endswith(PICKLES)]:
+                raise pickled(pickles[0])
+            raise BadTranscoder(
+                f"{folder.where} has a config.yaml but no layer_N.safetensors and no list of transcoders in it "
+                f"(found {', '.join(other[:5]) or 'nothing else'})"
+            )
+        return {layer: _Place(folder, found[layer], found[layer]) for layer in sorted(found)}
+    entries = list(enumerate(stated)) if isinstance(stated, list) else None
+    if isinstance(stated, dict) and all(isinstance(layer, int) for layer in stated):
+        entries = sorted(stated.items())
+    if not entries or not all(isinstance(entry, str) for _, entry in entries):
+        raise BadTranscoder(f"{folder.where}/{_CONFIG}: transcoders must list one file a layer")
+    opened: dict[tuple, Folder] = {}
+    return {layer: _place(folder, entry, opened) for layer, entry in entries}
+
+
+def _place(folder: Folder, entry: str, opened: dict[tuple, Folder]) -> _Place:
+    where = f"{folder.where}/{_CONFIG}"
+    if not entry.startswith("hf://"):
+        name = inside(entry, where)
+        found = _Place(folder, name, name)
+    else:
+        repo, name, revision = parse(entry)
+        if not name:
+            raise BadSource(f"{where} names the repository {entry!r}, expected a file of it")
+        if (repo, revision) not in opened:
+            opened[repo, revision] = open_hub(repo, "", revision)
+        other = opened[repo, revision]
+        found = _Place(other, name, f"hf://{repo}/{name}@{other.revision}")
+    if not name.endswith(WEIGHTS):
+        raise pickled(name)
+    if name not in found.folder.names():
+        raise BadTranscoder(f"{where} names {entry!r}, which is not there")
+    return found
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

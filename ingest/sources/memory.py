@@ -1,0 +1,67 @@
+"""Transcoders that are in memory already: just trained, or made by another library."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from atlas.errors import BadTranscoder
+from ingest.sources.tensors import checked, keep, set_name
+from ingest.transcoder import SetInfo, Transcoder
+from ingest.weights import digest
+
+_TENSORS = ("w_enc", "b_enc", "w_dec", "b_dec", "threshold", "w_skip")
+
+
+class InMemory:
+    """A source over layers that are held already: ``{layer: Transcoder}``."""
+
+    def __init__(self, layers: dict[int, Transcoder], *, name: str | None = None, **stated: Any) -> None:
+        if not layers:
+            raise BadTranscoder("there are no transcoders; give a dict of one or more, by layer")
+        self._layers = {layer: checked(layers[layer]) for layer in sorted(layers)}
+        self._name, self._stated = name, stated
+        first = next(iter(self._layers.values()))
+        for layer, transcoder in self._layers.items():
+            for trait in ("read", "write", "activation", "d_out"):
+                here, there = getattr(transcoder, trait), getattr(first, trait)
+                if here != there:
+                    raise BadTranscoder(
+                        f"layer {layer} has {trait} {here}, layer {first.layer} has {there}; a set is of one kind"
+                    )
+
+    @cached_property
+    def info(self) -> SetInfo:
+        first = next(iter(self._layers.values()))
+        files = {f"layer_{layer}": _hash(transcoder) for layer, transcoder in self._layers.items()}
+        n_features = {layer: transcoder.n_features for layer, transcoder in self._layers.items()}
+        return SetInfo(
+            name=self._name or set_name(n_features),
+            kind="transcoder" if first.w_skip is None else "skip",
+            repo=self._name or "memory",
+            revision=digest(files),
+            files=files,
+            layers=list(self._layers),
+            n_features=n_features,
+            d_model=first.d_out,
+            read=first.read,
+            write=first.write,
+            activation=first.activation,
+            **self._stated,
+        )
+
+    def load(self, layer: int) -> Transcoder:
+        return keep(self._layers, [layer], "the set")[layer]
+
+
+def _hash(transcoder: Transcoder) -> str:
+    seen = hashlib.sha256(f"{transcoder.activation} {transcoder.k}".encode())
+    for name in _TENSORS:
+        tensor = getattr(transcoder, name)
+        if tensor is not None:
+            seen.update(f"{name}{tuple(tensor.shape)}".encode())
+            seen.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+    return seen.hexdigest()

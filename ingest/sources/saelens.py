@@ -1,0 +1,224 @@
+"""SAELens' layout: a folder a layer with ``cfg.json`` and ``sae_weights.safetensors``; and its objects and releases.
+
+``W_enc`` is [d_in, n_features] there. Architectures read: transcoder, skip_transcoder, jumprelu_transcoder and
+jumprelu_skip_transcoder. SAELens' jumprelu is ``relu(p) * (p > threshold)``: a threshold below zero is zero in the
+record, which is the same function. Plain autoencoders stand for no MLP and are refused.
+
+Described from SAELens 6.54 (https://github.com/decoderesearch/SAELens, MIT); a test compares activations with the
+library's own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from atlas.errors import BadTranscoder
+from atlas.model import Activation, ReadSite, WriteSite
+from ingest.folders import Folder
+from ingest.sources.hooks import Stated, layer_of, sites
+from ingest.sources.memory import InMemory
+from ingest.sources.tensors import canonical, keep, read_shapes, read_tensors, record, set_name, sizes
+from ingest.transcoder import SetInfo, Transcoder
+from ingest.weights import digest
+
+if TYPE_CHECKING:
+    from ingest.weights import ModelWeights
+
+LAYOUT = "SAELens' cfg.json with sae_weights.safetensors, a folder a layer"
+_CONFIG, _WEIGHTS = "cfg.json", "sae_weights.safetensors"
+_MOST_BYTES = 1 << 20
+ARCHITECTURES = {
+    "transcoder": Activation.RELU,
+    "skip_transcoder": Activation.RELU,
+    "jumprelu_transcoder": Activation.JUMPRELU,
+    "jumprelu_skip_transcoder": Activation.JUMPRELU,
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """What one layer's config says that matters to an edge."""
+
+    layer: int
+    read: ReadSite
+    write: WriteSite
+    activation: Activation
+    model_name: str | None
+    neuronpedia_id: str | None
+
+    def transcoder(self, tensors: Mapping[str, Tensor]) -> Transcoder:
+        """The record of this layer."""
+        named = dict(tensors)
+        if "threshold" in named:
+            named["threshold"] = named["threshold"].clamp(min=0)
+        return record(named, self.layer, read=self.read, write=self.write, activation=self.activation)
+
+
+def recognises(folder: Folder) -> bool:
+    return any(PurePosixPath(name).name == _CONFIG for name in folder.names())
+
+
+def open_set(folder: Folder, layers: list[int] | None, model: ModelWeights | None) -> Set:
+    """The set in a folder, which holds one layer or a folder for each; ``layers`` keeps some of it."""
+    found: dict[int, tuple[str, Config]] = {}
+    names = folder.names()
+    for name in names:
+        path = PurePosixPath(name)
+        if path.name != _CONFIG:
+            continue
+        place = "" if path.parent == PurePosixPath(".") else f"{path.parent}/"
+        if place + _WEIGHTS not in names:
+            raise BadTranscoder(f"{folder.where}: {name} stands without {_WEIGHTS} beside it")
+        config = read_config(_json(folder, name), f"{folder.where}/{name}", model)
+        if config.layer in found:
+            raise BadTranscoder(
+                f"{folder.where} has two transcoders for layer {config.layer}: {found[config.layer][0] or '.'} and "
+                f"{place or '.'}; give a folder with one a layer"
+            )
+        found[config.layer] = (place, config)
+    return Set(folder, keep(found, layers, folder.where))
+
+
+class Set:
+    """A set in this layout, read a layer at a time."""
+
+    def __init__(self, folder: Folder, places: dict[int, tuple[str, Config]]) -> None:
+        self._folder, self._places = folder, places
+
+    @cached_property
+    def info(self) -> SetInfo:
+        shapes = {
+            layer: canonical(read_shapes(self._folder, place + _WEIGHTS, layer), layer)
+            for layer, (place, _) in self._places.items()
+        }
+        of = {layer: sizes(shape, layer) for layer, shape in shapes.items()}
+        names = sorted(place + name for place, _ in self._places.values() for name in (_CONFIG, _WEIGHTS))
+        files = {name: self._folder.sha256(name) for name in names}
+        return set_info(
+            {layer: config for layer, (_, config) in self._places.items()},
+            of,
+            kind="skip" if any("w_skip" in shape for shape in shapes.values()) else "transcoder",
+            repo=self._folder.repo,
+            revision=self._folder.revision or digest(files),
+            files=files,
+        )
+
+    def load(self, layer: int) -> Transcoder:
+        place, config = keep(self._places, [layer], self._folder.where)[layer]
+        return config.transcoder(read_tensors(self._folder.path(place + _WEIGHTS), layer))
+
+
+def set_info(configs: dict[int, Config], of: dict[int, tuple[int, int, int]], **identity: Any) -> SetInfo:
+    """What the layers' configs and sizes say together; raises where they are not of one set."""
+    first = next(iter(configs.values()))
+    for layer, config in configs.items():
+        for trait in ("read", "write", "activation"):
+            if getattr(config, trait) != getattr(first, trait):
+                raise BadTranscoder(
+                    f"{identity['repo']}: layer {layer} has {trait} {getattr(config, trait)}, layer {first.layer} has "
+                    f"{getattr(first, trait)}; a set is of one kind"
+                )
+    widths = {width for _, d_in, d_out in of.values() for width in (d_in, d_out)}
+    if len(widths) > 1:
+        raise BadTranscoder(f"{identity['repo']}: its layers read and write different widths {sorted(widths)}")
+    n_features = {layer: n for layer, (n, _, _) in of.items()}
+    return SetInfo(
+        name=_neuronpedia_set(first.neuronpedia_id) or set_name(n_features),
+        layers=list(configs),
+        n_features=n_features,
+        d_model=widths.pop(),
+        read=first.read,
+        write=first.write,
+        activation=first.activation,
+        neuronpedia_id=_neuronpedia_set(first.neuronpedia_id),
+        model_name=first.model_name,
+        **identity,
+    )
+
+
+def from_objects(saes: Mapping[int, Any], model: ModelWeights | None = None) -> InMemory:
+    """SAELens' own transcoders by layer: ``{0: sae, 1: sae}``."""
+    configs, layers = {}, {}
+    for layer, sae in sorted(saes.items()):
+        config = read_config(sae.cfg.to_dict(), f"the transcoder given for layer {layer}", model)
+        if config.layer != layer:
+            raise BadTranscoder(f"the transcoder given for layer {layer} says that it is of layer {config.layer}")
+        configs[layer] = config
+        layers[layer] = config.transcoder({name: tensor.detach().cpu() for name, tensor in sae.state_dict().items()})
+    first = next(iter(configs.values()))
+    known = _neuronpedia_set(first.neuronpedia_id)
+    return InMemory(layers, name=known, neuronpedia_id=known, model_name=first.model_name)
+
+
+def read_config(cfg: Any, where: str, model: ModelWeights | None) -> Config:
+    """The config of one layer, of this version of SAELens (metadata apart) or an older one (all in one table).
+
+    Raises :class:`atlas.errors.BadTranscoder` for an architecture or a normalisation that edges cannot take as it is.
+    """
+    if not isinstance(cfg, dict):
+        raise BadTranscoder(f"{where} is no table of settings")
+    metadata = cfg.get("metadata") or {}
+    stated = {**cfg, **(metadata if isinstance(metadata, dict) else {})}
+    architecture = stated.get("architecture")
+    if architecture not in ARCHITECTURES:
+        raise BadTranscoder(
+            f"{where} is of the architecture {architecture!r}, which stands for no MLP; read are "
+            f"{', '.join(sorted(ARCHITECTURES))}"
+        )
+    scaling = stated.get("normalize_activations", "none")
+    if scaling not in ("none", None, False):
+        raise BadTranscoder(
+            f"{where} scales its input at run time (normalize_activations {scaling!r}); fold the scale into its "
+            "weights first (SAELens: fold_activation_norm_scaling_factor)"
+        )
+    hooks = [stated.get(key) for key in ("hook_name", "hook_name_out")]
+    if not all(isinstance(hook, str) for hook in hooks):
+        raise BadTranscoder(
+            f"{where} must name hook_name and hook_name_out: nothing else says where it reads and writes"
+        )
+    layer = layer_of(hooks[0])
+    if layer is None or layer_of(hooks[1]) != layer:
+        raise BadTranscoder(
+            f"{where} reads at {hooks[0]!r} and writes at {hooks[1]!r}; expected blocks.N.… of one layer"
+        )
+    loaded_with = stated.get("model_from_pretrained_kwargs") or {}
+    read, write = sites(
+        Stated(
+            hooks[0],
+            hooks[1],
+            where,
+            model_name=stated.get("model_name"),
+            hf_read_hook=stated.get("hf_hook_name"),
+            hf_write_hook=stated.get("hf_hook_name_out"),
+            folded=bool(loaded_with.get("fold_ln", False)),
+            centred=bool(loaded_with.get("center_writing_weights", False)),
+        ),
+        model,
+    )
+    return Config(
+        layer, read, write, ARCHITECTURES[architecture], stated.get("model_name"), stated.get("neuronpedia_id")
+    )
+
+
+def _neuronpedia_set(identifier: str | None) -> str | None:
+    """``gemmascope-transcoder-16k`` of ``gemma-2-2b/0-gemmascope-transcoder-16k``."""
+    if not isinstance(identifier, str) or "-" not in identifier.rpartition("/")[2]:
+        return None
+    return identifier.rpartition("/")[2].partition("-")[2]
+
+
+def _json(folder: Folder, name: str) -> Any:
+    path = folder.path(name)
+    if path.stat().st_size > _MOST_BYTES:
+        raise BadTranscoder(f"{folder.where}/{name} has {path.stat().st_size:,} bytes; a config has a few hundred")
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise BadTranscoder(f"{folder.where}/{name} is not readable JSON ({error})") from error

@@ -1,0 +1,305 @@
+"""The language model's part in an edge: embedding, unembedding, norms, and what attention adds on every text.
+
+Nothing is run. Of a folder or a hub repository only these parameters are read, straight from its safetensors; a loaded
+model (transformers, or TransformerLens' bridge or HookedTransformer) gives them from memory. What is folded into what
+is the business of :mod:`ingest.folding`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from atlas.errors import BadModel
+from ingest import vocabulary
+from ingest.families import Family, Get, Norm, family_of, required
+from ingest.folders import Folder, open_folder
+from ingest.vocabulary import Vocabulary
+
+NAMES = {"gpt2": "gpt2-small"}
+"""names that Neuronpedia uses, where they are not the repository's"""
+_TOKENIZER = re.compile(
+    r"^(tokenizer.*|vocab.*|merges\.txt|special_tokens_map\.json|added_tokens\.json|spiece\.model)$"
+)
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """One block's norm before its MLP, and what its attention adds whatever it attends to."""
+
+    mlp_gain: Float[Tensor, " d_model"]
+    mlp_bias: Float[Tensor, " d_model"] | None
+    post_mlp_gain: Float[Tensor, " d_model"] | None
+    """gain of a norm behind the MLP (Gemma 2)"""
+    attention_constant: Float[Tensor, " d_model"]
+    """``b_O + (b_V + b_norm W_V) W_O``: patterns sum to one, so this is there on every text (where a norm stands behind
+    attention, times that norm's gain, its denominator left out)"""
+
+
+@dataclass(frozen=True)
+class ModelWeights:
+    """A language model as far as weight-based edges know it. Tensors are float32 on the CPU, gains as they multiply."""
+
+    name: str
+    """for keys; the repository's or folder's own name unless Neuronpedia has another"""
+    family: str
+    repo: str
+    revision: str
+    files: dict[str, str]
+    """SHA-256 of every file that is read"""
+    n_layers: int
+    d_model: int
+    n_vocab: int
+    """rows of the embedding, padding included"""
+    vocabulary: Vocabulary
+    norm: Norm
+    eps: float
+    embedding: Float[Tensor, "n_vocab d_model"]
+    embedding_scale: float
+    """what the model multiplies the embedding by"""
+    positions: Float[Tensor, "n_positions d_model"] | None
+    """learned positions, added to the embedding"""
+    layers: list[LayerWeights]
+    final_gain: Float[Tensor, " d_model"]
+    final_bias: Float[Tensor, " d_model"] | None
+    unembedding: Float[Tensor, "n_vocab d_model"]
+    unembedding_bias: Float[Tensor, " n_vocab"] | None
+    soft_cap: float | None
+    """logits are ``soft_cap * tanh(logits / soft_cap)`` at last: monotone, so centred weights rank, no more"""
+
+    @property
+    def bos_id(self) -> int | None:
+        return self.vocabulary.bos
+
+    @property
+    def has_post_mlp_norm(self) -> bool:
+        return self.layers[0].post_mlp_gain is not None
+
+
+def open_model(spec: Any, tokenizer: Any = None) -> ModelWeights:
+    """A local folder, a hub ``repo[@revision]``, or a loaded model.
+
+    A loaded model that carries no tokenizer needs one: ``open_model(model, tokenizer)``, or the pair as ``spec``.
+    Raises :class:`atlas.errors.BadModel` for a family whose norms and sites no test proves, for files that are missing,
+    cut short or kept as pickles, and for a tokenizer that is not the model's.
+    """
+    if isinstance(spec, tuple):
+        spec, tokenizer = spec
+    if not isinstance(spec, str | Path):
+        return _loaded(spec, tokenizer)
+    return _stored(open_folder(spec), tokenizer)
+
+
+def assemble(
+    family: Family, config: Any, parameter: Get, *, where: str, tokenizer: Any, identity: dict[str, Any]
+) -> ModelWeights:
+    """Put the parts of one family together. ``parameter`` knows names without the family's prefix, and ``lm_head``."""
+
+    def get(name: str) -> Tensor | None:
+        found = parameter(name)
+        return None if found is None else _finite(found.detach().to("cpu", torch.float32), name, where)
+
+    def gain(name: str | None, layer: int | None = None) -> Tensor | None:
+        return None if name is None else required(get, f"{name.format(layer)}.weight") + family.gain_offset
+
+    embedding = required(get, family.embedding)
+    n_vocab, d_model = embedding.shape
+    if getattr(config, "quantization_config", None):
+        raise BadModel(f"{where} is quantised; edges need its weights in floating point")
+    layers = []
+    for layer in range(config.num_hidden_layers):
+        constant = _attention_constant(family, config, get, layer)
+        post = gain(family.post_attention_norm, layer)
+        layers.append(
+            LayerWeights(
+                mlp_gain=_sized(gain(family.mlp_norm, layer), d_model, where),
+                mlp_bias=get(f"{family.mlp_norm.format(layer)}.bias"),
+                post_mlp_gain=gain(family.post_mlp_norm, layer),
+                attention_constant=constant if post is None else constant * post,
+            )
+        )
+    tied = getattr(config, "tie_word_embeddings", False)
+    return ModelWeights(
+        family=family.name,
+        n_layers=config.num_hidden_layers,
+        d_model=d_model,
+        n_vocab=n_vocab,
+        vocabulary=vocabulary.read(tokenizer, n_vocab),
+        norm=family.norm,
+        eps=getattr(config, "rms_norm_eps", None) or config.layer_norm_epsilon,
+        embedding=embedding,
+        embedding_scale=d_model**0.5 if family.scaled_embedding else 1.0,
+        positions=get(family.positions) if family.positions else None,
+        layers=layers,
+        final_gain=_sized(gain(family.final_norm), d_model, where),
+        final_bias=get(f"{family.final_norm}.bias"),
+        unembedding=embedding if tied else required(get, "lm_head.weight"),
+        unembedding_bias=get("lm_head.bias"),
+        soft_cap=getattr(config, "final_logit_softcapping", None),
+        **identity,
+    )
+
+
+def _attention_constant(family: Family, config: Any, get: Get, layer: int) -> Float[Tensor, " d_model"]:
+    w_v, b_v, w_o, b_o = family.values(get, layer)
+    norm_bias = get(f"{family.attention_norm.format(layer)}.bias")
+    value = torch.zeros(w_v.shape[1]) if b_v is None else b_v
+    if norm_bias is not None:
+        value = value + norm_bias @ w_v
+    groups = w_o.shape[0] // w_v.shape[1]  # query heads that share one value head
+    if groups > 1:
+        value = value.view(config.num_key_value_heads, -1).repeat_interleave(groups, dim=0).flatten()
+    constant = value @ w_o
+    return constant if b_o is None else constant + b_o
+
+
+def _stored(folder: Folder, tokenizer: Any) -> ModelWeights:
+    """A model in transformers' layout; only what is needed of it is downloaded, and only edges' parameters are read."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    names = [name for name in folder.names() if "/" not in name]
+    weights = [name for name in names if name.endswith(".safetensors")]
+    if "config.json" not in names:
+        raise BadModel(f"{folder.where} holds no language model: it has no config.json")
+    if not weights:
+        pickles = [name for name in names if name.endswith((".bin", ".pt", ".pth"))]
+        found = f"only {pickles[0]}, a pickle, which can run code when it is read" if pickles else "no weights"
+        raise BadModel(f"{folder.where} has {found}; save the model as safetensors")
+    index = [name for name in names if name.endswith(".safetensors.index.json")]
+    config_path = folder.path("config.json")
+    try:
+        config = AutoConfig.from_pretrained(config_path.parent, local_files_only=True)
+    except (ValueError, KeyError, OSError) as error:
+        kind = _model_type(config_path)
+        family_of(kind, folder.where)
+        raise BadModel(f"{folder.where}: config.json cannot be read ({str(error).splitlines()[0]})") from error
+    family = family_of(config.model_type, folder.where)
+    if tokenizer is None:
+        used = [name for name in names if _TOKENIZER.match(name)]
+        for name in used:
+            folder.path(name)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(config_path.parent, local_files_only=True)
+        except Exception as error:  # transformers raises whatever its tokenizers raise
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise BadModel(f"{folder.where}: its tokenizer cannot be read ({reason})") from error
+    else:
+        used = []
+    files = {name: folder.sha256(name) for name in ["config.json", *used, *index, *weights]}
+    with ExitStack() as stack:
+        parameter = _safetensors(stack, [folder.path(name) for name in weights], family.prefix)
+        return assemble(
+            family,
+            config,
+            parameter,
+            where=folder.where,
+            tokenizer=tokenizer,
+            identity={
+                "name": model_name(folder.repo),
+                "repo": folder.repo,
+                "revision": folder.revision or digest(files),
+                "files": files,
+            },
+        )
+
+
+def _safetensors(stack: ExitStack, paths: list[Path], prefix: str) -> Get:
+    """Parameters by name over all shards; some repositories leave the prefix of the base model off."""
+    from safetensors import SafetensorError, safe_open
+
+    place: dict[str, Any] = {}
+    for path in paths:
+        try:
+            shard = stack.enter_context(safe_open(path, framework="pt"))
+        except (SafetensorError, OSError) as error:
+            raise BadModel(f"{path.name} is cut short or no safetensors file ({error}); fetch it again") from error
+        place |= {name.removeprefix(prefix): (shard, name) for name in shard.keys()}  # noqa: SIM118
+
+    def get(name: str) -> Tensor | None:
+        if name not in place:
+            return None
+        shard, stored = place[name]
+        return shard.get_tensor(stored)
+
+    return get
+
+
+def _loaded(model: Any, tokenizer: Any) -> ModelWeights:
+    from ingest import hooked
+
+    if hooked.is_lens(model):
+        config, family, get = hooked.parameters(model)
+        tokenizer = tokenizer or model.tokenizer
+    elif hasattr(model, "config") and hasattr(model, "state_dict"):
+        config = model.config
+        family = family_of(config.model_type, type(model).__name__)
+        state = {name.removeprefix(family.prefix): tensor for name, tensor in model.state_dict().items()}
+        get = state.get
+    else:
+        raise BadModel(
+            f"a model is a path, a hub repo, or a model of transformers or TransformerLens, not {type(model).__name__}"
+        )
+    name = str(getattr(config, "_name_or_path", "") or family.name)
+    if tokenizer is None:
+        raise BadModel(f"the loaded model {name!r} carries no tokenizer; give (model, tokenizer)")
+    seen = hashlib.sha256()
+
+    def hashed(parameter: str) -> Tensor | None:
+        found = get(parameter)
+        if found is not None:
+            seen.update(f"{parameter}{tuple(found.shape)}".encode())
+            seen.update(found.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+        return found
+
+    short = Path(name).name
+    found = assemble(
+        family,
+        config,
+        hashed,
+        where=type(model).__name__,
+        tokenizer=tokenizer,
+        identity={"name": model_name(short), "repo": short, "revision": "", "files": {}},
+    )
+    files = {"parameters": seen.hexdigest()}
+    return ModelWeights(**vars(found) | {"files": files, "revision": digest(files)})
+
+
+def model_name(repo: str) -> str:
+    """A model's name in keys: the last part of its repository or folder, in small letters."""
+    name = re.sub(r"[^a-z0-9._+-]+", "-", repo.rsplit("/", 1)[-1].lower()).strip("-._+")
+    return NAMES.get(name, name) or "model"
+
+
+def digest(files: dict[str, str]) -> str:
+    """What stands for a revision where there is no commit: twelve digits over the hashes of the files."""
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _model_type(path: Path) -> str:
+    try:
+        return str(json.loads(path.read_text()).get("model_type"))
+    except (ValueError, AttributeError, OSError):
+        raise BadModel(f"{path.name} is not the JSON of a transformers config") from None
+
+
+def _sized(gain: Tensor | None, d_model: int, where: str) -> Tensor:
+    assert gain is not None
+    if gain.shape != (d_model,):
+        raise BadModel(f"{where}: a norm has {gain.shape[0]} gains, but the embedding a width of {d_model}")
+    return gain
+
+
+def _finite(tensor: Tensor, name: str, where: str) -> Tensor:
+    if not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
+        row = int((~torch.isfinite(tensor.reshape(len(tensor), -1))).any(dim=1).nonzero()[0])
+        raise BadModel(f"{where}: {name} has NaN or Inf in row {row}")
+    return tensor

@@ -1,0 +1,191 @@
+"""A real model in which only one path is left open: denominators of norms, attention and MLPs held at their values.
+
+Nothing of :mod:`ingest` is used here but what a site means, so that predictions and measurements share no code. A
+change is put where a source writes, by a hook on the library's own module; what a target reads is taken from the module
+that reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from atlas.model import ReadSite, WriteSite
+from ingest.transcoder import Transcoder
+
+
+@dataclass
+class Values:
+    """What one run of the model saw; every tensor is [batch, position, d_model]."""
+
+    sigma: dict[str, Tensor] = field(default_factory=dict)
+    """denominator of each norm, by its name, [batch, position, 1]"""
+    norm_in: dict[str, Tensor] = field(default_factory=dict)
+    norm_out: dict[str, Tensor] = field(default_factory=dict)
+    attention: dict[int, Tensor] = field(default_factory=dict)
+    mlp_in: dict[int, Tensor] = field(default_factory=dict)
+    mlp_out: dict[int, Tensor] = field(default_factory=dict)
+    logits: Tensor = field(default_factory=lambda: torch.empty(0))
+    """before a soft cap"""
+
+
+class Frozen:
+    """One model on one text, run once as it is and then with changes along direct paths only."""
+
+    def __init__(self, model: nn.Module, ids: Tensor) -> None:
+        self.model, self.ids = model, ids
+        self.family = model.config.model_type
+        self.base = model.base_model
+        self.blocks = self.base.h if self.family == "gpt2" else self.base.layers
+        self.layer_norm = self.family == "gpt2"
+        self.clean = self._run(1, lambda values: self._recorders(values, held=None))
+
+    @property
+    def embedding(self) -> nn.Module:
+        """Token ids to what they add to the stream, the library's scale included."""
+        return self.model.get_input_embeddings()
+
+    def mlp_norm(self, layer: int) -> str:
+        name = {"gpt2": "ln_2", "gemma2": "pre_feedforward_layernorm"}.get(self.family, "post_attention_layernorm")
+        return f"{layer}.{name}"
+
+    def post_mlp_norm(self, layer: int) -> str | None:
+        return f"{layer}.post_feedforward_layernorm" if self.family == "gemma2" else None
+
+    def post_attention_norm(self, layer: int) -> str | None:
+        return f"{layer}.post_attention_layernorm" if self.family == "gemma2" else None
+
+    def changed(
+        self, change: Tensor, position: int, *, layer: int | None = None, site: WriteSite | None = None
+    ) -> Values:
+        """Run with ``change`` [batch, d_model] added at ``position``, to the embedding or at a write site."""
+        put = torch.zeros(len(change), self.ids.shape[1], change.shape[1], dtype=change.dtype)
+        put[:, position] = change
+        if site is WriteSite.MLP_RAW_CENTRED:
+            put = put - put.mean(-1, keepdim=True)
+        at_norm = self.post_mlp_norm(layer) if layer is not None and site is WriteSite.MLP_POST_NORM else None
+
+        def hooks(values: Values) -> list[tuple[nn.Module, Callable]]:
+            found = self._recorders(values, held=self.clean)
+            if layer is None:
+                found.append((self.embedding, lambda module, inputs, output: output + put))
+            elif at_norm is not None:
+                norm = self.blocks[layer].post_feedforward_layernorm
+                found.append((norm, lambda module, inputs, output: output + put))
+            else:
+                found.append((self.blocks[layer].mlp, lambda module, inputs, output: output + put))
+            return found
+
+        return self._run(len(change), hooks)
+
+    def site(self, values: Values, layer: int, read: ReadSite) -> Tensor:
+        """What a transcoder of ``layer`` reads in a run, with the clean run's denominators."""
+        stream = values.norm_in[self.mlp_norm(layer)]
+        centred = stream - stream.mean(-1, keepdim=True)
+        match read:
+            case ReadSite.RESID_MID:
+                return stream
+            case ReadSite.RESID_MID_CENTRED:
+                return centred
+            case ReadSite.NORM_PRE_GAIN:
+                return (centred if self.layer_norm else stream) / self.clean.sigma[self.mlp_norm(layer)]
+            case ReadSite.NORM_POST_GAIN:
+                return values.mlp_in[layer]
+
+    def pre_activations(self, values: Values, transcoder: Transcoder) -> Tensor:
+        return self.site(values, transcoder.layer, transcoder.read) @ transcoder.w_enc.T + transcoder.b_enc
+
+    def read_sigma(self, layer: int, read: ReadSite, position: int) -> Tensor:
+        """What the norm before an MLP divides by, 1 where a transcoder reads the stream itself."""
+        normalised = read in (ReadSite.NORM_PRE_GAIN, ReadSite.NORM_POST_GAIN)
+        return self.clean.sigma[self.mlp_norm(layer)][0, position] if normalised else _one()
+
+    def write_sigma(self, layer: int, write: WriteSite, position: int) -> Tensor:
+        """What a norm behind an MLP divides by, where a transcoder writes before it."""
+        name = self.post_mlp_norm(layer)
+        if name is None or write is WriteSite.MLP_POST_NORM:
+            return _one()
+        return self.clean.sigma[name][0, position]
+
+    def final_sigma(self, position: int) -> Tensor:
+        return self.clean.sigma["final"][0, position]
+
+    def norms(self) -> Iterator[tuple[str, nn.Module]]:
+        for layer, block in enumerate(self.blocks):
+            for name, module in block.named_children():
+                if "norm" in name or name.startswith("ln_"):
+                    yield f"{layer}.{name}", module
+        yield "final", self.base.ln_f if self.family == "gpt2" else self.base.norm
+
+    def _recorders(self, values: Values, held: Values | None) -> list[tuple[nn.Module, Callable]]:
+        found = [(module, self._norm(name, values, held)) for name, module in self.norms()]
+        for layer, block in enumerate(self.blocks):
+            attention = block.attn if self.family == "gpt2" else block.self_attn
+            found.append((attention, self._attention(layer, values, held)))
+            found.append((block.mlp, self._mlp(layer, values, held)))
+
+        def logits(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+            values.logits = output
+
+        return [*found, (self.model.get_output_embeddings(), logits)]
+
+    def _norm(self, name: str, values: Values, held: Values | None) -> Callable:
+        def hook(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor | None:
+            x = inputs[0]
+            centred = x - x.mean(-1, keepdim=True) if self.layer_norm else x
+            eps = getattr(module, "eps", None) or getattr(module, "variance_epsilon", None)
+            sigma = (centred.pow(2).mean(-1, keepdim=True) + eps).sqrt() if held is None else held.sigma[name]
+            gain = 1 + module.weight if self.family == "gemma2" else module.weight
+            result = centred / sigma * gain
+            if getattr(module, "bias", None) is not None:
+                result = result + module.bias
+            if held is None:
+                torch.testing.assert_close(result, output, rtol=1e-4, atol=1e-5)  # the library's own, were it not held
+            values.sigma[name], values.norm_in[name], values.norm_out[name] = sigma, x, result
+            return result
+
+        return hook
+
+    def _attention(self, layer: int, values: Values, held: Values | None) -> Callable:
+        def hook(module: nn.Module, inputs: tuple, output: tuple) -> tuple | None:
+            if held is None:
+                values.attention[layer] = output[0]
+                return None
+            return (held.attention[layer].expand_as(output[0]), *output[1:])
+
+        return hook
+
+    def _mlp(self, layer: int, values: Values, held: Values | None) -> Callable:
+        def hook(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor | None:
+            values.mlp_in[layer] = inputs[0]
+            if held is None:
+                values.mlp_out[layer] = output
+                return None
+            return held.mlp_out[layer].expand_as(output)
+
+        return hook
+
+    @torch.no_grad()
+    def _run(self, batch: int, hooks: Callable[[Values], list[tuple[nn.Module, Callable]]]) -> Values:
+        values = Values()
+        with _hooked(hooks(values)):
+            self.model(self.ids.expand(batch, -1), use_cache=False)
+        return values
+
+
+def _one() -> Tensor:
+    return torch.ones(1, dtype=torch.float64)
+
+
+@contextmanager
+def _hooked(hooks: list[tuple[nn.Module, Callable]]) -> Iterator[None]:
+    handles = [module.register_forward_hook(hook) for module, hook in hooks]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

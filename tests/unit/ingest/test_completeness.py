@@ -1,0 +1,71 @@
+"""All that reaches a feature, added up, is its pre-activation: nothing of the stream is forgotten or counted twice."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from atlas.model import Activation, ReadSite, WriteSite
+from ingest.folding import Vectors
+from ingest.weights import open_model
+from tests.unit.ingest import models
+from tests.unit.ingest.frozen import Frozen
+
+R, W = ReadSite, WriteSite
+KINDS = [
+    pytest.param({"activation": Activation.RELU}, id="relu"),
+    pytest.param({"activation": Activation.JUMPRELU}, id="jumprelu"),
+    pytest.param({"activation": Activation.TOPK}, id="topk"),
+    pytest.param({"skip": True}, id="skip"),
+]
+# Behind gemma2's post-norm a constant keeps that norm's denominator, so only what writes after it adds up by itself.
+SITES = [
+    ("gpt2", R.RESID_MID, W.MLP_RAW),
+    ("gpt2", R.RESID_MID_CENTRED, W.MLP_RAW),
+    ("gpt2", R.NORM_PRE_GAIN, W.MLP_RAW),
+    ("gpt2", R.NORM_POST_GAIN, W.MLP_RAW),
+    *[
+        (family, read, W.MLP_POST_NORM if family == "gemma2" else W.MLP_RAW)
+        for family in ("llama", "qwen3", "gemma2")
+        for read in (R.RESID_MID, R.NORM_PRE_GAIN, R.NORM_POST_GAIN)
+    ],
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("family", "read", "write"), SITES, ids=lambda value: str(value))
+def test_tokens_positions_features_errors_attention_and_constants_add_up_to_the_pre_activation(
+    family, read, write, kind
+):
+    ids = torch.tensor([[0, 31, 7, 44, 12, 50, 3]])
+    library = models.model(family)
+    real = Frozen(library, ids)
+    model = open_model(library, models.tokenizer())
+    source = models.transcoders(read, write, **kind)
+    vectors = Vectors(model, source)
+
+    for layer in range(models.N_LAYERS):
+        reads = vectors.reads(layer)
+        total = vectors.token_writes()[ids[0]] @ reads.T + vectors.constant(layer)
+        if model.positions is not None:
+            total += model.positions[: ids.shape[1]] @ reads.T
+        for before in range(layer + 1):
+            name = real.post_attention_norm(before)
+            attention = real.clean.norm_out[name] if name else real.clean.attention[before]
+            total += (attention[0] - model.layers[before].attention_constant) @ reads.T
+        for before in range(layer):
+            transcoder = source.load(before)
+            x = real.site(real.clean, before, read)[0]
+            active = transcoder.encode(x)
+            written = (
+                real.clean.mlp_out[before] if write is W.MLP_RAW else real.clean.norm_out[real.post_mlp_norm(before)]
+            )
+            error = written[0] - transcoder.decode(active, x)
+            total += active @ (vectors.writes(before) @ reads.T) + error @ reads.T
+            if transcoder.w_skip is not None:
+                total += (x @ transcoder.w_skip.T) @ reads.T
+        sigma = torch.stack([real.read_sigma(layer, read, position) for position in range(ids.shape[1])])
+        total = total / sigma + vectors.bias(layer)
+
+        expected = real.pre_activations(real.clean, source.load(layer))[0]
+        assert ((total - expected).abs().max() / expected.abs().max()).item() < 1e-4
