@@ -5,9 +5,13 @@ Gains are not one, biases not zero, and nothing is centred by chance: a fold tha
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from torch import Tensor
@@ -119,6 +123,34 @@ def transcoder(
         k=5 if activation is Activation.TOPK else None,
         w_skip=random(D_MODEL, D_MODEL, seed=seed + 6, dtype=dtype) if skip else None,
     )
+
+
+def write_circuit_tracer(
+    folder: Path, layers: Iterable[Transcoder], read: str = "mlp.hook_in", write: str = "mlp.hook_out", **config: Any
+) -> Path:
+    """circuit-tracer's per-layer layout, as its own writer makes it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for transcoder in layers:
+        tensors = {
+            "W_enc": transcoder.w_enc,
+            "b_enc": transcoder.b_enc,
+            "W_dec": transcoder.w_dec,
+            "b_dec": transcoder.b_dec,
+            "activation_function.threshold": transcoder.threshold,
+            "W_skip": transcoder.w_skip,
+        }
+        kept = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+        save_file(kept, folder / f"layer_{transcoder.layer}.safetensors")
+    stated = {
+        "model_name": "tiny",
+        "model_kind": "transcoder_set",
+        "feature_input_hook": read,
+        "feature_output_hook": write,
+        "scan": "tiny",
+        **config,
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump({key: value for key, value in stated.items() if value}))
+    return folder
 
 
 def transcoders(read: ReadSite, write: WriteSite, **options: Any) -> InMemory:
