@@ -11,7 +11,7 @@ import codecs
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,11 +48,16 @@ def read(tokenizer: Any, n_rows: int) -> Vocabulary:
             f"the tokenizer has ids up to {last}, but the embedding has {n_rows} rows: they belong to different models"
         )
     tokens = [ids.get(index) for index in range(last + 1)]
-    digest = hashlib.sha256(json.dumps(tokens).encode()).hexdigest()
+    known = digest(tokens)
     says = _decoder(tokenizer)
     texts = [f"<row {index}>" if token is None else says(index, token) for index, token in enumerate(tokens)]
     texts += [f"<row {index}>" for index in range(last + 1, n_rows)]
-    return Vocabulary(KNOWN.get(digest, digest[:8]), texts, tokenizer.bos_token_id)
+    return Vocabulary(KNOWN.get(known, known[:8]), texts, tokenizer.bos_token_id)
+
+
+def digest(tokens: Sequence[str | None]) -> str:
+    """What names a vocabulary: SHA-256 of the JSON list of its token strings by id, null where an id has none."""
+    return hashlib.sha256(json.dumps(list(tokens)).encode()).hexdigest()
 
 
 def _decoder(tokenizer: Any) -> Callable[[int, str], str]:

@@ -128,6 +128,7 @@ def assemble(
             )
         )
     tied = getattr(config, "tie_word_embeddings", False)
+    unembedding_bias = get("lm_head.bias")
     return ModelWeights(
         family=family.name,
         n_layers=config.num_hidden_layers,
@@ -143,7 +144,8 @@ def assemble(
         final_gain=_sized(gain(family.final_norm), d_model, where),
         final_bias=get(f"{family.final_norm}.bias"),
         unembedding=embedding if tied else required(get, "lm_head.weight"),
-        unembedding_bias=get("lm_head.bias"),
+        # TransformerLens gives every model one, of zeros where there is none
+        unembedding_bias=None if unembedding_bias is None or not unembedding_bias.any() else unembedding_bias,
         soft_cap=getattr(config, "final_logit_softcapping", None),
         **identity,
     )

@@ -7,6 +7,7 @@ happens here and nowhere else. The commit is pinned by us, since the library tak
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -114,7 +115,9 @@ class Release:
 
         what = f"{self._release.release} {identifier}"
         try:
-            with _offline(bool(self._folder.unreachable)):
+            with _offline(bool(self._folder.unreachable)), warnings.catch_warnings():
+                # how to load the model: the same settings that decide what its hooks denote
+                warnings.filterwarnings("ignore", message=r"\s*This SAE has non-empty model_from_pretrained_kwargs")
                 return function(self._release.release, identifier)
         except (httpx2.HTTPError, requests.RequestException, OSError) as error:
             raise Unreachable(f"SAELens could not fetch {what} ({first_line(error)}); connect once") from error
