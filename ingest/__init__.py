@@ -24,3 +24,13 @@ Sites, where a transcoder reads and writes, are a closed list (:class:`atlas.mod
 The post norm stands in Gemma 2 and 3 only. :mod:`ingest.sources.hooks` says which published hook name is which site,
 :mod:`ingest.folding` what each does to an edge.
 """
+
+from ingest.build import build, plan
+from ingest.edges import Keep
+
+__all__ = ["Keep", "build", "plan"]
+
+from ingest.build import build, plan
+from ingest.edges import Keep
+
+__all__ = ["Keep", "build", "plan"]

@@ -1,0 +1,188 @@
+"""From the parts of all units to the files of a build.
+
+First the columns' rules are decided, over all units; then each unit's rows are written with what columns keep of them.
+Both go a span at a time, so memory is that of the widest layer however many there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from atlas.staging import STATS_COLUMNS
+from ingest import labels, nodes
+from ingest.edges import Keep, merge, rules, union
+from ingest.labels import Outstanding
+from ingest.parts import Parts, Unit
+from ingest.plan import Sizes
+from ingest.writer import Writer
+
+_SPAN = 1 << 15
+"""columns that are merged at once"""
+
+
+@dataclass
+class Columns:
+    """What was decided over all units for the columns of FEEDS, by source layer."""
+
+    cut_z: list[np.ndarray] = field(default_factory=list)
+    """[n_features] each"""
+    cut_abs: list[np.ndarray] = field(default_factory=list)
+    """[n_features, n_layers] each"""
+
+
+def decide_columns(
+    parts: Parts, units: list[Unit], sizes: Sizes, keep: Keep, min_z: float | None, tick: Callable[[int], None]
+) -> Columns:
+    """Settle what columns keep, kind by kind, and note it in the parts."""
+    parts.forget_kept()
+    decided = Columns()
+    tokens = list(rules("ACTIVATES", keep).col)
+    for kind in ("ACTIVATES", "PROMOTES"):
+        _decide(
+            parts, [unit for unit in units if unit.kind == kind], 0, sizes.n_vocab, 0, sizes, tokens, [], None, tick
+        )
+    for source, n in enumerate(sizes.n_features):
+        later = [unit for unit in units if unit.kind == "FEEDS" and unit.layer > source]
+        overall, by_layer = [("z", keep.z)], [("abs", keep.per_layer)]
+        cuts = _decide(parts, later, source, n, sizes.first[source], sizes, overall, by_layer, min_z, tick)
+        decided.cut_z.append(cuts.get("z", np.zeros(n, np.float32)))
+        decided.cut_abs.append(cuts.get("abs", np.zeros((n, len(sizes.layers)), np.float32)))
+    return decided
+
+
+def _decide(
+    parts: Parts,
+    units: list[Unit],
+    group: int,
+    n_cols: int,
+    first_col: int,
+    sizes: Sizes,
+    overall: list[tuple[str, int]],
+    by_layer: list[tuple[str, int]],
+    min_z: float | None,
+    tick: Callable[[int], None],
+) -> dict[str, np.ndarray]:
+    cuts: dict[str, list[np.ndarray]] = {}
+    if not units:
+        return {}
+    for first in range(0, n_cols, _SPAN):
+        last = min(first + _SPAN, n_cols)
+        found = [(unit.layer, parts.candidates(unit, group, first, last)) for unit in units]
+        kept = merge(found, last - first, len(sizes.layers), overall, by_layer, min_z)
+        col = kept.col + np.int32(first + first_col)
+        parts.save_kept(units[0].kind, group, first // _SPAN, kept.row, col, kept.weight)
+        for order, cut in kept.cuts.items():
+            cuts.setdefault(order, []).append(cut)
+        tick(last - first)
+    return {order: np.concatenate(pieces) for order, pieces in cuts.items()}
+
+
+@dataclass
+class Layer:
+    """What all units say of one layer's features; arrays by feature, blocks in order."""
+
+    activates: dict[str, np.ndarray]
+    feeds: dict[str, np.ndarray] | None
+    promotes: dict[str, np.ndarray]
+    tokens: Outstanding
+    logits: Outstanding
+
+
+class Assembly:
+    """Writes edges, statistics and nodes of features, layer by layer."""
+
+    def __init__(self, parts: Parts, units: list[Unit], sizes: Sizes, columns: Columns, writer: Writer) -> None:
+        self.parts, self.units, self.sizes, self.columns, self.writer = parts, units, sizes, columns, writer
+        self.l1_out = [np.zeros(n) for n in sizes.n_features]
+        self.logit_l1 = np.zeros(sizes.n_vocab)
+        for unit in units:
+            stored = parts.statistics(unit)
+            if unit.kind == "FEEDS":
+                for source in range(unit.layer):
+                    self.l1_out[source] += stored[f"col_l1_{source}"]
+            elif unit.kind == "PROMOTES":
+                self.logit_l1 += stored["col_l1_0"]
+            elif unit.kind == "logits":
+                self.logit_l1[unit.first : unit.last] += stored["l1"][:, 0]
+
+    def layer(self, position: int) -> Layer:
+        """Write the edges of one layer's units and collect what they say of its features."""
+        found = {}
+        outstanding = {}
+        for kind in ("ACTIVATES", "FEEDS", "PROMOTES"):
+            units = [unit for unit in self.units if unit.kind == kind and unit.layer == position]
+            stored = [self.parts.statistics(unit) for unit in units]
+            pieces = [self._edges(unit, own) for unit, own in zip(units, stored, strict=True)]
+            if not units:
+                found[kind] = None
+                continue
+            names = [name for name in stored[0] if not name.startswith("col_")]
+            found[kind] = {name: np.concatenate([own[name] for own in stored]) for name in names}
+            if kind != "FEEDS":
+                outstanding[kind] = Outstanding(
+                    *(np.concatenate([getattr(p, name) for p in pieces]) for name in ("row", "token", "z"))
+                )
+        return Layer(
+            found["ACTIVATES"], found["FEEDS"], found["PROMOTES"], outstanding["ACTIVATES"], outstanding["PROMOTES"]
+        )
+
+    def _edges(self, unit: Unit, statistics: dict[str, np.ndarray]) -> Outstanding:
+        first = self.sizes.first[unit.layer] + unit.first
+        last = self.sizes.first[unit.layer] + unit.last
+        pieces = [self.parts.edges(unit), *self.parts.kept(unit.kind, first, last)]
+        row, col, weight = union(*((piece["row"], piece["col"], piece["weight"]) for piece in pieces))
+        name = f"edges/{unit.kind}/{self.sizes.layers[unit.layer]:04}-{unit.first:09}.parquet"
+        source, target = (row, col) if unit.kind == "PROMOTES" else (col, row)
+        self.writer.edges(name, source, target, weight)
+        if unit.kind == "FEEDS":
+            return Outstanding(*(np.empty(0),) * 3)
+        return labels.strongest_positive(row, col, weight, statistics["mean"][:, 0], statistics["std"][:, 0], first)
+
+    def rows(self, position: int, layer: Layer, texts: list[str], bos: int | None) -> nodes.LayerRows:
+        """The properties of one layer's features."""
+        n, n_layers = self.sizes.n_features[position], len(self.sizes.layers)
+        first = self.sizes.first[position]
+        names, sources = labels.labels(n, first, layer.tokens, layer.logits, texts, bos)
+
+        def widen(values: np.ndarray | None) -> np.ndarray:
+            wide = np.zeros((n, n_layers), np.float64)
+            if values is not None:
+                wide[:, : values.shape[1]] = values
+            return wide
+
+        feeds = layer.feeds or {}
+        into = layer.activates["l1"][:, 0] + (feeds["l1"].sum(axis=1) if feeds else 0.0)
+        return nodes.LayerRows(
+            label=names,
+            label_source=sources,
+            l1_in=into,
+            l1_out=self.l1_out[position] + layer.promotes["l1"][:, 0],
+            tokens=np.stack([layer.activates["mean"][:, 0], layer.activates["std"][:, 0]]),
+            logits=np.stack([layer.promotes["mean"][:, 0], layer.promotes["std"][:, 0]]),
+            means_in=widen(feeds.get("mean")),
+            stds_in=widen(feeds.get("std")),
+            cut_in_z=feeds.get("cut_z", np.zeros(n)),
+            cut_out_z=self.columns.cut_z[position],
+            cuts_in=widen(feeds.get("cut_abs")),
+            cuts_out=self.columns.cut_abs[position],
+            cut_tokens=np.stack([layer.activates["cut_pos"][:, 0], layer.activates["cut_neg"][:, 0]]),
+            cut_logits=np.stack([layer.promotes["cut_pos"][:, 0], layer.promotes["cut_neg"][:, 0]]),
+        )
+
+    def statistics(self, kind: str, position: int, layer: Layer) -> pa.Table:
+        """One layer's rows of ``stats/KIND``."""
+        found = {"ACTIVATES": layer.activates, "FEEDS": layer.feeds, "PROMOTES": layer.promotes}[kind]
+        columns = STATS_COLUMNS[kind]
+        if found is None:
+            return columns.empty_table()
+        n, width = found["mean"].shape
+        numbers = np.repeat(self.sizes.first[position] + np.arange(n, dtype=np.int32), width)
+        ids = [numbers]
+        if kind == "FEEDS":
+            ids.append(np.tile(np.asarray(self.sizes.layers[:width], np.int32), n))
+        values = [found[name].ravel() for name in ("mean", "std", "l1")]
+        return pa.table([pa.array(column) for column in (*(i.astype(np.int32) for i in ids), *values)], schema=columns)

@@ -1,0 +1,171 @@
+"""What a build will cost, before it is paid: units of work, relationships, bytes, memory, time.
+
+Units follow from the sizes alone, never from the machine, so that any machine stages the same files.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING
+
+import torch
+
+from ingest.edges import Keep
+from ingest.parts import Unit
+
+if TYPE_CHECKING:
+    from ingest.folding import Vectors
+
+_UNIT_FLOP = 1.5e13
+"""of one unit, about: a minute or two on a laptop is what an interruption may cost"""
+_BLOCK = 1024
+"""rows of a unit are a multiple of it"""
+_OVERHEAD = 1.15
+"""whole build over bare product"""
+_EDGE_BYTES = 6.5
+_NODE_BYTES = 500
+_CANDIDATE_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The axes of a model and its set."""
+
+    layers: tuple[int, ...]
+    n_features: tuple[int, ...]
+    n_vocab: int
+    d_model: int
+    first: tuple[int, ...] = field(init=False)
+    """row number of each layer's first feature"""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "first", tuple(accumulate(self.n_features[:-1], initial=0)))
+
+    @classmethod
+    def of(cls, vectors: Vectors) -> Sizes:
+        return cls(tuple(vectors.layers), tuple(vectors.n_features), vectors.n_vocab, vectors.d_model)
+
+
+def units(sizes: Sizes) -> list[Unit]:
+    """All units of a build, in the order in which they are best done: what labels need first."""
+
+    def blocks(kind: str, layer: int, rows: int, cols: int) -> list[Unit]:
+        flop = 2 * sizes.d_model * max(cols, 1)
+        step = max(_BLOCK, int(_UNIT_FLOP / flop) // _BLOCK * _BLOCK)
+        bounds = [*range(0, rows, step), rows]
+        return [Unit(kind, layer, a, b, (b - a) * cols) for a, b in pairwise(bounds)]
+
+    found: list[Unit] = []
+    for layer, n in enumerate(sizes.n_features):
+        found += blocks("ACTIVATES", layer, n, sizes.n_vocab)
+        if layer:
+            found += blocks("FEEDS", layer, n, sum(sizes.n_features[:layer]))
+        found += blocks("PROMOTES", layer, n, sizes.n_vocab)
+    return found + blocks("logits", 0, sizes.n_vocab, sizes.n_vocab)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a build will cost; ``str(plan)`` says it to a person."""
+
+    name: str
+    layers: int
+    features: int
+    pairs: int
+    """of layers that FEEDS join"""
+    products: int
+    """dot products over all kinds"""
+    flop: float
+    edges: dict[str, int]
+    """at most so many, by kind; with ``min_z``, what normal weights would add"""
+    disk: int
+    """bytes of the finished build, about"""
+    temporary: int
+    """bytes of its parts while it is made, at most"""
+    memory: int
+    """bytes, about"""
+    seconds: float | None
+    """by a short calibration of this machine; None where none was made"""
+    device: str
+
+    def __str__(self) -> str:
+        time_ = "" if self.seconds is None else f"time      about {_duration(self.seconds)} on {self.device}\n"
+        kinds = ", ".join(f"{kind} {n:,}" for kind, n in self.edges.items())
+        return (
+            f"{self.name}: {self.layers} layers, {self.features:,} features\n"
+            f"products  {self.products:,} over {self.pairs} pairs of layers, tokens and logits ({self.flop:.2g} FLOP)\n"
+            f"edges     at most {sum(self.edges.values()):,} ({kinds})\n"
+            f"disk      about {_size(self.disk)}, and up to {_size(self.temporary)} while it is made\n"
+            f"memory    about {_size(self.memory)}\n{time_}"
+        ).rstrip()
+
+
+def estimate(name: str, sizes: Sizes, keep: Keep, min_z: float | None, *, device: str, calibrate: bool = True) -> Plan:
+    """Count what a build will do and keep; with ``calibrate``, time a few products for half a second."""
+    all_units = units(sizes)
+    products = sum(unit.products for unit in all_units)
+    flop = 2.0 * products * sizes.d_model
+    n, v, count = sizes.n_features, sizes.n_vocab, sum(sizes.n_features)
+    pairs = [(s, t) for t in range(len(n)) for s in range(t)]
+    by_layer = sum(min(n[s] * n[t], keep.per_layer * (n[s] + n[t])) for s, t in pairs)
+    by_z = keep.z * (count - n[0] + count - n[-1])
+    token = sum(min(f * v, 2 * keep.tokens * f) for f in n) + min(count * v, keep.features_per_token * v)
+    edges = {
+        "ACTIVATES": min(token, count * v),
+        "FEEDS": min(by_layer + by_z, sum(n[s] * n[t] for s, t in pairs)),
+        "PROMOTES": min(token, count * v),
+    }
+    if min_z is not None:
+        beyond = math.erfc(min_z / math.sqrt(2))
+        for kind in edges:
+            edges[kind] += int(beyond * sum(unit.products for unit in all_units if unit.kind == kind))
+    total = sum(edges.values())
+    candidates = sum((keep.per_layer + keep.z + 2) * n[s] for s, _ in pairs)
+    candidates += 2 * len(n) * (keep.features_per_token + 1) * v
+    return Plan(
+        name=name,
+        layers=len(n),
+        features=count,
+        pairs=len(pairs),
+        products=products,
+        flop=flop,
+        edges=edges,
+        disk=int(total * _EDGE_BYTES + (count + v) * _NODE_BYTES),
+        temporary=_CANDIDATE_BYTES * candidates + 24 * total,
+        memory=_memory(sizes, keep),
+        seconds=_OVERHEAD * flop / _speed(sizes.d_model, device) if calibrate else None,
+        device=device,
+    )
+
+
+def _memory(sizes: Sizes, keep: Keep) -> int:
+    widest = max(sizes.n_features)
+    vectors = 4 * sizes.d_model * (2 * sizes.n_vocab + 4 * widest)
+    found = 60 * widest * (4 * (keep.per_layer + keep.z) + keep.per_layer * len(sizes.n_features))
+    return vectors + found + (600 << 20)
+
+
+def _speed(d_model: int, device: str) -> float:
+    """FLOP a second of the bare product, all threads, for about half a second."""
+    a, b = torch.randn(2048, d_model, device=device), torch.randn(4096, d_model, device=device)
+    flop, done, start = 2.0 * len(a) * len(b) * d_model, 0, 0.0
+    while done < 4 or time.perf_counter() - start < 0.4:
+        (a @ b.T)[0, 0].item()
+        done += 1
+        if done == 1:  # the first also starts threads and loads kernels
+            start = time.perf_counter()
+    return flop * (done - 1) / (time.perf_counter() - start)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _size(n: float) -> str:
+    power = min(4, int(math.log10(max(n, 1))) // 3)
+    return f"{n / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
