@@ -29,8 +29,3 @@ from ingest.build import build, plan
 from ingest.edges import Keep
 
 __all__ = ["Keep", "build", "plan"]
-
-from ingest.build import build, plan
-from ingest.edges import Keep
-
-__all__ = ["Keep", "build", "plan"]
