@@ -16,8 +16,9 @@ from atlas.errors import AtlasError, BadSetting
 def sources(output: Output) -> None:
     """Published pairs of model and transcoders that are known by name."""
     from atlas import releases
+    from queries import present
 
-    answer(output, releases.table())
+    answer(output, releases.table(), text=lambda frame: present.table(frame, width=170))
 
 
 @click.command()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from atlas.cli.options import Output, answer, opened, question
 from atlas.errors import BadQuery
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @click.command()
@@ -22,7 +25,7 @@ def query(output: Output, name: str | None, parameters: tuple[str, ...], listed:
     import queries
 
     if listed or name is None:
-        answer(output, queries.catalog())
+        answer(output, queries.catalog(), text=_listing)
     elif show:
         click.echo(queries.query_text(name), nl=False)
     else:
@@ -42,6 +45,12 @@ def cypher(output: Output, text: str, parameters: tuple[str, ...], max_rows: int
     with opened(output) as graph:
         found = queries.cypher(graph, text, _values(parameters), timeout=output.timeout, max_rows=max_rows)
         answer(output, found)
+
+
+def _listing(frame: pd.DataFrame) -> str:
+    """Each query with its parameters, below it what it answers: more than a table has room for."""
+    rows = zip(frame["name"], frame["parameters"], frame["answers"], strict=True)
+    return "\n".join(f"{' '.join(f'{name} {parameters}'.split())}\n    {answers}" for name, parameters, answers in rows)
 
 
 def _values(parameters: tuple[str, ...]) -> dict[str, Any]:

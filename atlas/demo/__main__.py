@@ -16,7 +16,7 @@ from atlas import settings
 from atlas.cli import cli
 from atlas.errors import AtlasError, NoAtlas
 
-WORD = "rabbit"
+WORD = "queen"
 
 
 def run(*arguments: str) -> None:
