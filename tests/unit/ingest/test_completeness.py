@@ -69,3 +69,31 @@ def test_tokens_positions_features_errors_attention_and_constants_add_up_to_the_
 
         expected = real.pre_activations(real.clean, source.load(layer))[0]
         assert ((total - expected).abs().max() / expected.abs().max()).item() < 1e-4
+
+
+@pytest.mark.parametrize("family", models.FAMILIES)
+def test_attention_that_reads_nothing_but_its_norms_bias_adds_the_constant(family):
+    library = models.model(family)
+    real = Frozen(library, torch.tensor([[0, 31, 7, 44, 12]]))
+    model = open_model(library, models.tokenizer())
+    added = {}
+
+    def only_the_bias(module, inputs, given):
+        bias = real.blocks[layer].ln_1.bias if family == "gpt2" else torch.zeros(1)
+        read = bias.expand(1, 5, models.D_MODEL)
+        return ((read, *inputs[1:]), given) if inputs else ((), given | {"hidden_states": read})
+
+    for layer, block in enumerate(real.blocks):
+        attention = block.attn if family == "gpt2" else block.self_attn
+        handles = [
+            attention.register_forward_pre_hook(only_the_bias, with_kwargs=True),
+            attention.register_forward_hook(lambda module, inputs, output: added.update({layer: output[0]})),  # noqa: B023
+        ]
+        with torch.no_grad():
+            library(real.ids, use_cache=False)
+        for handle in handles:
+            handle.remove()
+
+        expected = model.layers[layer].attention_constant.expand(1, 5, -1)
+        assert expected.any() == (family != "gemma2")
+        torch.testing.assert_close(added[layer], expected, atol=1e-5, rtol=1e-5)
