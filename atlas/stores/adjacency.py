@@ -1,0 +1,76 @@
+"""The kept FEEDS edges of one set as a compact adjacency: what path search reads.
+
+Rows are targets; within a row, sources ascend. Four flat files that are mapped into memory, 16 B an edge::
+
+    offsets.npy   int64 [n_features + 1]     where each target's row begins
+    source.npy    int32 [n_edges]            row number of the source feature
+    weight.npy, z.npy, share.npy   float32 [n_edges]
+    adjacency.json                           the run it belongs to, layers and features of each
+
+Written beside an atlas when a build is loaded. It names its run and refuses to answer for another.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from atlas.errors import BadBuild
+from atlas.staging import Build
+
+_COLUMNS = ("weight", "z", "share")
+
+
+@dataclass(frozen=True)
+class Adjacency:
+    """Edges by target, memory-mapped. Features are numbered by (layer, idx)."""
+
+    run: str
+    layers: list[int]
+    features_per_layer: list[int]
+    offsets: np.ndarray
+    source: np.ndarray
+    weight: np.ndarray
+    z: np.ndarray
+    share: np.ndarray
+
+
+def write(build: Build, folder: Path) -> None:
+    """Write the adjacency of a build's FEEDS edges into a folder that it makes; the description comes last."""
+    folder.mkdir(parents=True)
+    n_edges = build.rows("edges/FEEDS/")
+    counts = np.zeros(sum(build.features_per_layer) + 1, np.int64)
+    files = {
+        name: np.lib.format.open_memmap(
+            folder / f"{name}.npy", "w+", np.int32 if name == "source" else np.float32, (n_edges,)
+        )
+        for name in ("source", *_COLUMNS)
+    }
+    at = 0
+    for table in build.edges("FEEDS"):
+        for name, file in files.items():
+            file[at : at + len(table)] = table[name].to_numpy()
+        counts[1:] += np.bincount(table["target"].to_numpy(), minlength=len(counts) - 1)
+        at += len(table)
+    for file in files.values():
+        file.flush()
+    np.save(folder / "offsets.npy", np.cumsum(counts))
+    described = {"run": build.run, "layers": build.layers, "features_per_layer": build.features_per_layer}
+    (folder / "adjacency.json").write_text(json.dumps(described))
+
+
+def read(folder: Path, run: str) -> Adjacency:
+    """Map an adjacency into memory. Raises :class:`atlas.errors.BadBuild` where it is absent or of another run."""
+    try:
+        described = json.loads((folder / "adjacency.json").read_text())
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("offsets", "source", *_COLUMNS)}
+    except (OSError, ValueError) as error:
+        raise BadBuild(f"{folder} holds no adjacency ({error}); `atlas doctor --mend` writes it again") from error
+    if described["run"] != run:
+        raise BadBuild(
+            f"{folder} belongs to run {described['run']}, the atlas holds run {run}; `atlas doctor --mend` mends it"
+        )
+    return Adjacency(**described, **arrays)
