@@ -133,14 +133,17 @@ class LocalFolder:
 
 @dataclass(frozen=True)
 class HubFolder:
-    """A folder of a repository at a commit. ``unreachable`` says why the hub does not answer, empty where it does."""
+    """A folder of a repository at a commit."""
 
     repo: str
     folder: str
     revision: str
     listing: dict[str, str | None]
     """every file of the repository, and its SHA-256 where the hub tells it"""
-    unreachable: str
+    unreachable: str = ""
+    """why the hub does not answer, empty where it does"""
+    whole: bool = True
+    """whether the listing is the repository's, rather than what happens to be cached of it"""
 
     @property
     def where(self) -> str:
@@ -213,7 +216,32 @@ def open_hub(repo: str, folder: str, revision: str | None) -> HubFolder:
     except (httpx2.HTTPError, OSError) as error:
         return _cached(repo, folder, revision, _reason(error))
     listing = {file.rfilename: file.lfs.sha256 if file.lfs else None for file in found.siblings or ()}
-    return HubFolder(repo, folder, str(found.sha), listing, "")
+    _remember(repo, folder, revision)
+    return HubFolder(repo, folder, str(found.sha), listing)
+
+
+def _remember(repo: str, folder: str, revision: str | None) -> None:
+    """Let the cache keep which commit a branch was and what it held, so that later no network is needed to know."""
+    import httpx2
+    from huggingface_hub import get_cached_repo_tree, snapshot_download
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    try:
+        get_cached_repo_tree(repo, revision=revision)
+        return
+    except CachedRepoTreeNotFoundError:
+        pass
+    shown = not are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        configs = [f"{folder}/config.*" if folder else "config.*"]
+        snapshot_download(repo, revision=revision, allow_patterns=configs, etag_timeout=TIMEOUT)
+    except (httpx2.HTTPError, OSError):
+        return  # a convenience for later; what is needed now is asked for by name
+    finally:
+        if shown:
+            enable_progress_bars()
 
 
 def _cached(repo: str, folder: str, revision: str | None, reason: str) -> HubFolder:
@@ -225,14 +253,16 @@ def _cached(repo: str, folder: str, revision: str | None, reason: str) -> HubFol
         commit = resolve_revision(repo, revision=revision, local_files_only=True).resolved
     except RevisionResolutionError as error:
         raise _unreachable(f"{repo!r}", reason) from error
+    whole = True
     try:
         names = [file.path for file in get_cached_repo_tree(repo, revision=commit)]
     except CachedRepoTreeNotFoundError:
+        whole = False
         kept = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model") / "snapshots" / commit
         names = [path.relative_to(kept).as_posix() for path in kept.rglob("*") if path.is_file()]
     if not names:
         raise _unreachable(f"{repo!r}", reason)
-    return HubFolder(repo, folder, commit, dict.fromkeys(names), reason)
+    return HubFolder(repo, folder, commit, dict.fromkeys(names), reason, whole)
 
 
 def _reason(error: Exception) -> str:

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atlas.errors import BadTranscoder
-from ingest.folders import Folder, open_folder
+from atlas.errors import BadTranscoder, Unreachable
+from ingest.folders import Folder, HubFolder, open_folder
 from ingest.sources import circuit_tracer, saelens, saelens_release
 from ingest.sources.memory import InMemory
 from ingest.sources.tensors import PICKLES, keep, pickled
@@ -48,6 +48,11 @@ def open_transcoders(
         return saelens_release.open_release(spec, layers, model)
     if isinstance(spec, str | Path):
         folder = open_folder(spec)
+        if layers is None and isinstance(folder, HubFolder) and not folder.whole:
+            raise Unreachable(
+                f"the hub cannot be reached ({folder.unreachable}), and the cache does not know whether it has all "
+                f"layers of {folder.where}; say which you want (--layers), or connect once"
+            )
         for reader in READERS:
             if reader.recognises(folder):
                 return reader.open_set(folder, layers, model)

@@ -57,11 +57,19 @@ def test_what_is_cached_is_read_without_a_network_at_its_commit(tmp_path: Path, 
     models.model("llama").save_pretrained(repository)
     models.tokenizer().save_pretrained(repository)
 
-    source, model = open_transcoders("org/set/sub"), open_model(f"org/model@{COMMIT}")
+    source, model = open_transcoders("org/set/sub", [0, 2]), open_model(f"org/model@{COMMIT}")
 
     assert (source.info.repo, source.info.revision) == ("org/set", COMMIT)
     assert source.load(2).n_features == models.N_FEATURES[2]
     assert (model.repo, model.revision, model.name) == ("org/model", COMMIT, "model")
+
+
+def test_a_cache_that_may_hold_part_of_a_set_is_not_taken_for_the_whole(tmp_path: Path, monkeypatch):
+    without_a_network(monkeypatch, tmp_path)
+    models.write_circuit_tracer(cached_repository(tmp_path, "org/set"), [models.transcoder(1)])
+
+    with pytest.raises(Unreachable, match=r"does not know whether it has all layers of org/set@.*--layers"):
+        open_transcoders("org/set")
 
 
 def test_a_large_file_of_the_cache_is_known_by_its_name(tmp_path: Path, monkeypatch):
