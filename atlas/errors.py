@@ -10,6 +10,8 @@
     │   ├── BadTranscoder     the transcoders: files, shapes, values, conventions
     │   └── Unreachable       a hub name with no network and no cache
     ├── BadBuild          a staged build that is incomplete, altered or of another format
+    ├── BadDescriptions   descriptions that cannot be read, or are of another set
+    ├── BadExplainer      a language model's address that does not answer, errs or returns nonsense
     ├── StoreError        a place where graphs live
     │   ├── NoAtlas           nothing there, or not an atlas
     │   ├── StoreLocked       another process is writing
@@ -61,6 +63,14 @@ class Unreachable(BadSource):
 
 class BadBuild(AtlasError):
     """A staged build that is incomplete, altered or of another format."""
+
+
+class BadDescriptions(AtlasError):
+    """Descriptions that cannot be read, or are of another set."""
+
+
+class BadExplainer(AtlasError):
+    """A language model's address that does not answer, errs or returns nonsense."""
 
 
 class StoreError(AtlasError):
