@@ -70,10 +70,21 @@ class Node:
     properties: tuple[Property, ...]
     indexed: tuple[str, ...] = ()
     """properties that a server indexes together, in this order, beside the key"""
+    evidence: tuple[Property, ...] = ()
+    """what was seen on a text: in stores behind the others, null where nothing was observed; in no build"""
 
     @property
     def arrow(self) -> pa.Schema:
         return pa.schema([(p.name, _ARROW[p.type]) for p in self.properties])
+
+    @property
+    def stored(self) -> tuple[Property, ...]:
+        """What a store keeps of it."""
+        return self.properties + self.evidence
+
+    @property
+    def stored_arrow(self) -> pa.Schema:
+        return pa.schema([(p.name, _ARROW[p.type]) for p in self.stored])
 
 
 @dataclass(frozen=True)
@@ -86,6 +97,8 @@ class Edge:
     meaning: str
     unit: str
     properties: tuple[Property, ...]
+    evidence: tuple[Property, ...] = ()
+    """as :attr:`Node.evidence`"""
 
     @property
     def weighted(self) -> bool:
@@ -97,6 +110,16 @@ class Edge:
         """``source`` and ``target`` keys, then the properties."""
         ends = [("source", pa.string()), ("target", pa.string())]
         return pa.schema(ends + [(p.name, _ARROW[p.type]) for p in self.properties])
+
+    @property
+    def stored(self) -> tuple[Property, ...]:
+        """What a store keeps of it, beside its ends."""
+        return self.properties + self.evidence
+
+    @property
+    def stored_arrow(self) -> pa.Schema:
+        """:attr:`arrow`, then evidence."""
+        return pa.schema([*self.arrow, *((p.name, _ARROW[p.type]) for p in self.evidence)])
 
 
 def _text(name: str, meaning: str) -> Property:
@@ -124,6 +147,16 @@ _WEIGHTS = (
     _float("weight", "signed, raw, in the relationship's unit"),
     _float("z", "(weight - mean) / population deviation of its row"),
     _float("share", "abs(weight) over the L1 of everything that reaches the target"),
+)
+
+_EVIDENCE = (
+    _int("n_both", "counted positions at which both ends are active; null into a logit"),
+    _float("lift", "n_both over what it would be if the two were independent"),
+    _float("drive_active", "weight * mean activation of the source when active * mean of 1 / sigma"),
+    _float("drive_mean", "the same with the mean over all counted positions"),
+    _float("era", "weight * mean over all counted positions of the source where the target is active"),
+    _float("twera", "weight * mean of the product of both activations / mean of the target's"),
+    _text("kept_by", "what keeps the edge: weight, z, twera, drive"),
 )
 
 NODES: tuple[Node, ...] = (
@@ -164,6 +197,7 @@ NODES: tuple[Node, ...] = (
             _text("cut", "what was kept, as JSON"),
             _text("run", "the run that computed it"),
         ),
+        evidence=(_text("observation", "the text that evidence rests on, as JSON; empty where there is none"),),
     ),
     Node(
         "Feature",
@@ -199,6 +233,16 @@ NODES: tuple[Node, ...] = (
             _float("cut_logit_neg", "no logit with a weight below minus this is left out"),
         ),
         indexed=("model", "layer", "idx"),
+        evidence=(
+            _int("n_fires", "counted positions at which it is active"),
+            _float("density", "n_fires over all counted positions"),
+            _float("mean_active", "mean activation when active"),
+            _float("max_active", "largest activation"),
+            _float("inv_sigma", "mean of 1 / sigma of the norm it reads behind; 1 where it reads the raw stream"),
+            _float("token_share", "part of the variance of its activation that the token alone explains"),
+            _bool("live", "active ten times or more, and oftener than once in ten thousand positions"),
+            _bool("always_on", "active at more than a tenth of all positions"),
+        ),
     ),
     Node(
         "Token",
@@ -244,6 +288,7 @@ EDGES: tuple[Edge, ...] = (
         "what a token's embedding adds to a feature",
         "pre-activation of the feature per unit of the token's embedding, scale included",
         _WEIGHTS,
+        _EVIDENCE,
     ),
     Edge(
         "FEEDS",
@@ -252,6 +297,7 @@ EDGES: tuple[Edge, ...] = (
         "what one feature writes that another reads",
         "pre-activation of the target per unit activation of the source",
         _WEIGHTS,
+        _EVIDENCE,
     ),
     Edge(
         "PROMOTES",
@@ -260,6 +306,7 @@ EDGES: tuple[Edge, ...] = (
         "what a feature adds to a token's logit",
         "logit, centred over the vocabulary, per unit activation",
         _WEIGHTS,
+        _EVIDENCE,
     ),
     Edge("OF", "TranscoderSet", "Model", "the set's model", "", ()),
     Edge("LOADED_BY", "TranscoderSet", "Run", "the run that computed the set's edges", "", ()),

@@ -62,6 +62,8 @@ class Job:
     run: Run
     device: str
     path: Path
+    given: dict[str, str]
+    """where model and transcoders were read, for whoever runs them again; noted outside the hash"""
 
     @property
     def name(self) -> str:
@@ -157,7 +159,14 @@ def prepare(
         run=run,
         device=_device(device),
         path=builds_folder(home) / f"{model_name}-{set_name}-{run.id}",
+        given={"model": _place(model), "transcoders": _place(transcoders)},
     )
+
+
+def _place(spec: Any) -> str:
+    if not isinstance(spec, str | Path):
+        return ""
+    return str(Path(spec).expanduser().resolve()) if Path(spec).expanduser().is_dir() else str(spec)
 
 
 def stage(job: Job, progress: Progress | None = None) -> Build:
@@ -180,6 +189,7 @@ def stage(job: Job, progress: Progress | None = None) -> Build:
             "device": job.device,
             "threads": torch.get_num_threads(),
             "temporary_bytes": temporary,
+            **job.given,
         },
     )
     return _finished(job.path) or open_build(job.path)

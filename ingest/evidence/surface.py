@@ -1,0 +1,91 @@
+"""What the command line calls: a build and a few words become a subject, a request, an answer."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from atlas import releases
+from atlas.errors import BadSetting, BadSource
+from atlas.staging import Build
+from ingest.evidence.capture import Reader
+from ingest.evidence.corpus import Request
+from ingest.evidence.observe import Options, Subject, observe, open_subject
+from ingest.evidence.plan import plan
+
+__all__ = ["asked", "fires", "observe", "plan", "subject"]
+
+CONTEXT = 256
+
+
+def subject(build: Build, model: str | None = None, transcoders: str | None = None, device: str = "cpu") -> Subject:
+    """What a build was made from, found where it was read then, unless said."""
+    try:
+        noted = json.loads((build.path / "run.json").read_text())
+    except (OSError, ValueError):
+        noted = {}
+    known = next((release for release in releases.RELEASES if release.name_as == build.set_key), None)
+    places = {
+        "model": model or noted.get("model") or (known and known.model),
+        "transcoders": transcoders or noted.get("transcoders") or (known and known.transcoders),
+    }
+    missing = [name for name, place in places.items() if not place]
+    if missing:
+        raise BadSource(
+            f"where {build.set_key}'s {' and '.join(missing)} are is not known; say it: --{' --'.join(missing)}"
+        )
+    return open_subject(build, places["model"], places["transcoders"], device)
+
+
+def asked(subject: Subject, **given: Any) -> tuple[Request, Options, str | None]:
+    """Options of the command line as a request, its settings, and the observation's name."""
+    config = subject.runner.model.config
+    longest = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or CONTEXT
+    context = given["context"] or min(CONTEXT, longest)
+    if context > longest:
+        raise BadSetting(f"--context {context} is more than the {longest} positions the model has")
+    request = Request(
+        text=given["text"],
+        ids=given["ids"],
+        tokens=given["tokens"],
+        context=context,
+        field=given["field"],
+        seed=given["seed"],
+        part=_part(given["part"]),
+    )
+    options = Options(
+        examples=given["examples"],
+        strongest=given["strongest"],
+        memory=int(given["memory"] * 1e9),
+        batch=given["batch"],
+    )
+    return request, options, given["name_as"]
+
+
+def fires(subject: Subject, text: str) -> pd.DataFrame:
+    """What fires on a sentence: one row a firing.
+
+    Columns ``position`` (in the sentence, from 0), ``token`` (id), ``feature`` (row number in the build), ``value``.
+    """
+    bos = subject.tokenizer.bos_token_id
+    ids = subject.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    if not ids:
+        raise BadSource("the sentence is empty; give a few words")
+    window = np.asarray([([] if bos is None else [bos]) + ids], np.int64)
+    counted = np.ones_like(window, bool)
+    counted[0, 0] = bos is None
+    batch = Reader(subject.runner, subject.source).read(window, counted, 0)
+    at = np.repeat(np.arange(len(batch.token)), np.diff(batch.start))
+    return pd.DataFrame({"position": at, "token": batch.token[at], "feature": batch.feature, "value": batch.value})
+
+
+def _part(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    number, _, of = text.partition("/")
+    if not (number.isdecimal() and of.isdecimal()):
+        raise BadSetting(f"--part {text!r} is no part; the first half is 1/2")
+    return int(number), int(of)

@@ -1,0 +1,58 @@
+"""A run that is killed goes on where it was and gives the bytes that an uninterrupted one gives."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from atlas import observations
+from atlas.errors import BadBuild
+from atlas.model import Activation, ReadSite, WriteSite
+from ingest.evidence.observe import Options, observe
+from tests.unit.ingest.evidence.observed import ids_file, subject
+
+ROOT = Path(__file__).parents[4]
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from atlas.model import Activation, ReadSite, WriteSite
+from ingest.evidence.observe import Options, observe
+from tests.unit.ingest.evidence.observed import ids_file, subject
+
+home, memory = Path(sys.argv[1]), int(sys.argv[2])
+tiny = subject(home, "gpt2", activation=Activation.RELU, read=ReadSite.NORM_POST_GAIN, write=WriteSite.MLP_RAW)
+
+def die(what, done, total):
+    if "features" in what and done > 20:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+observe(tiny, ids_file(home), Options(shard=60, checkpoint=0.0, memory=memory), name="cut", progress=die)
+"""
+
+
+@pytest.mark.parametrize("memory", [2 << 30, 200_000], ids=["in one pass", "in blocks"])
+def test_a_killed_run_goes_on_at_its_shard_and_gives_the_same_bytes(memory: int, tmp_path: Path):
+    died = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), str(memory)], cwd=ROOT, capture_output=True)
+    assert died.returncode == -9, died.stderr.decode()
+    tiny = subject(tmp_path, "gpt2", activation=Activation.RELU, read=ReadSite.NORM_POST_GAIN, write=WriteSite.MLP_RAW)
+    options = Options(shard=60, checkpoint=0.0, memory=memory)
+    with pytest.raises(BadBuild, match="nothing was observed"):
+        observations.find(tiny.build)
+    with np.load(observations.folder(tiny.build) / "cut" / "work" / "state.npz") as state:
+        assert 0 < int(state["done"]) < 10
+    seen: list[int] = []
+
+    def show(what: str, done: int, total: int) -> None:
+        if "windows" in what:
+            seen.append(done)
+
+    resumed = observe(tiny, ids_file(tmp_path), options, name="cut", progress=show)
+    whole = observe(tiny, ids_file(tmp_path), options, name="whole")
+
+    assert min(seen) > 20
+    assert resumed.manifest["files"] == whole.manifest["files"]
+    assert not (resumed.path / "work").exists()
