@@ -1,0 +1,49 @@
+"""From the graph to an answer.
+
+Every question takes a store opened by :func:`atlas.open` and returns a DataFrame with typed columns; its ``attrs`` say
+what the rows rest on (:mod:`queries.answers`)::
+
+    import atlas, queries
+
+    with atlas.open() as graph:
+        queries.search(graph, "rabbit")
+        queries.inputs(graph, "bunny/2-tc-1k/17", k=20, by="weight")
+        queries.circuit(graph, "bunny/3-tc-1k/80").edges
+
+What is there: :func:`models`, :func:`sets`. Nodes: :func:`search`, :func:`card`, :func:`resolve`. Neighbours:
+:func:`inputs`, :func:`outputs`, :func:`common`, :func:`matrix`. Further: :func:`circuit`, :func:`paths`. In Cypher:
+:func:`catalog`, :func:`query`, :func:`query_text`, :func:`cypher`.
+
+Wherever a node is asked for, any text that :func:`atlas.model.parse` reads will do, or a FeatureKey or TokenKey.
+"""
+
+from queries.cards import card
+from queries.catalog import catalog, cypher, query, query_text
+from queries.circuits import Circuit, circuit
+from queries.contents import models, sets
+from queries.matrices import matrix
+from queries.neighbours import inputs, outputs
+from queries.paths import paths
+from queries.resolve import Node, resolve
+from queries.search import search
+from queries.shared import common
+
+__all__ = [
+    "Circuit",
+    "Node",
+    "card",
+    "catalog",
+    "circuit",
+    "common",
+    "cypher",
+    "inputs",
+    "matrix",
+    "models",
+    "outputs",
+    "paths",
+    "query",
+    "query_text",
+    "resolve",
+    "search",
+    "sets",
+]

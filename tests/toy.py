@@ -161,7 +161,7 @@ def write(
                 "saelens_release": f"{model}-{set}-release",
                 "neuronpedia_id": "",
                 "label_source": "tokens",
-                "cut": _json({"density": density}),
+                "cut": _json({"density": density, "features_per_token": int(np.ceil(density * sum(sizes)))}),
                 "run": run,
             }
         ],

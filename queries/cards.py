@@ -1,0 +1,94 @@
+"""Everything about one node."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from queries import cuts
+from queries.answers import NEIGHBOURS, count, typed
+from queries.catalog import ask
+from queries.neighbours import Filter, around, envelope, sets_of, size
+from queries.resolve import Key, Node, resolve
+
+if TYPE_CHECKING:
+    from atlas.stores import Store
+
+_STATISTICS = (
+    "bias",
+    "threshold",
+    "constant",
+    "norm_enc",
+    "norm_dec",
+    "l1_in",
+    "l1_out",
+    "mean_tokens",
+    "std_tokens",
+    "mean_logits",
+    "std_logits",
+)
+
+
+def card(graph: Store, key: Key, *, set: str | None = None, k: int = 4) -> dict[str, Any]:
+    """Everything about a feature or a token, as a dict.
+
+    ``key, type, label``, for a feature ``model, set, layer, layers`` (of the model), ``idx, features`` (of its layer),
+    ``label_source``, ``descriptions`` (each with text, method, explainer, scores, created), ``statistics`` (properties
+    of the node, in the units of :data:`atlas.schema.NODES`) and ``page`` (its address on Neuronpedia, or None); for a
+    token ``vocabulary, token_id, models``.
+    ``inputs`` and ``outputs`` are frames with the columns of :func:`queries.inputs`: the ``k`` strongest tokens by
+    abs(z), then the ``k`` strongest features. ``complete`` says that nothing that was cut belongs among them; ``cut``,
+    ``weight``, ``run`` as in every answer.
+    Raises BadKey, Ambiguous, BadSetting.
+    """
+    count("k", k)
+    node = resolve(graph, key, set=set)
+    sets = sets_of(node, ask(graph, "sets"))
+    found: dict[str, Any] = {"key": node.key, "type": node.type, "label": node.label}
+    found |= _feature(graph, node, sets.iloc[0]) if node.type == "Feature" else _token(node, sets)
+    whole, bounds = True, []
+    for direction in ("inputs", "outputs"):
+        parts = []
+        for of in ("tokens", "features"):
+            asked = Filter(of=of, k=k)
+            part, bound = around(graph, node, direction, asked, sets)
+            whole &= cuts.complete(list(size(part, "z")), k, 0.0, bound)
+            bounds.append(bound)
+            parts.append(part)
+        found[direction] = typed(pd.concat(parts), NEIGHBOURS)
+    return found | envelope(sets, "z", whole, max(bounds))
+
+
+def _feature(graph: Store, node: Node, own: pd.Series) -> dict[str, Any]:
+    properties = node.properties
+    layers = ask(graph, "layers", set=node.set)
+    descriptions = ask(graph, "descriptions", key=node.key)
+    return {
+        "model": str(own["model"]),
+        "set": node.set,
+        "layer": node.layer,
+        "layers": int(own["model_layers"]),
+        "idx": int(properties["idx"]),
+        "features": int(layers["features"][layers["layer"] == node.layer].iloc[0]),
+        "label_source": str(properties["label_source"]),
+        "descriptions": descriptions.to_dict("records"),
+        "statistics": {name: float(properties[name]) for name in _STATISTICS},
+        "page": _page(str(own["neuronpedia_id"]), node, int(properties["idx"])),
+    }
+
+
+def _token(node: Node, sets: pd.DataFrame) -> dict[str, Any]:
+    return {
+        "vocabulary": node.properties["vocabulary"],
+        "token_id": int(node.properties["token_id"]),
+        "models": list(dict.fromkeys(map(str, sets["model"]))),
+    }
+
+
+def _page(neuronpedia_id: str, node: Node, idx: int) -> str | None:
+    """The feature's page on Neuronpedia: MODEL/LAYER-SOURCE/INDEX, where the set has a name there."""
+    if not neuronpedia_id:
+        return None
+    model, _, source = neuronpedia_id.rpartition("/")
+    return f"https://www.neuronpedia.org/{model or node.properties['model']}/{node.layer}-{source}/{idx}"

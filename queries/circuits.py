@@ -1,0 +1,255 @@
+"""The bounded subgraph around some nodes, or between them and another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from atlas.errors import BadSetting
+from queries import cuts
+from queries.answers import choice, count, rows, smallest
+from queries.catalog import ask
+from queries.neighbours import Filter, around, envelope, sets_of
+from queries.paths import find
+from queries.resolve import Key, Node, resolve, resolve_all
+
+if TYPE_CHECKING:
+    from atlas.stores import Store
+
+NODES = {
+    "key": "text",
+    "type": "text",
+    "layer": "int",
+    "label": "text",
+    "depth": "int",
+    "score": "double",
+}
+EDGES = {
+    "source": "text",
+    "target": "text",
+    "type": "text",
+    "via": "text",
+    "weight": "float",
+    "z": "float",
+    "share": "float",
+}
+LARGEST = 2_000
+"""Edges a circuit may have; more is refused, since nobody can read it and every step asks the store."""
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """A subgraph. ``attrs`` is the envelope of both frames."""
+
+    nodes: pd.DataFrame
+    """``key, type, layer, label, depth`` (steps from the keys), ``score`` (see :func:`circuit`)"""
+    edges: pd.DataFrame
+    """``source, target, type, via, weight, z, share``"""
+    roots: tuple[str, ...] = ()
+    """the keys it was asked for"""
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class _Found:
+    """What is known of a node while a circuit grows."""
+
+    node: Node | None
+    type: str
+    layer: int | None
+    label: str
+    depth: int
+    score: float
+
+
+class _Growing:
+    def __init__(self, roots: list[Node]) -> None:
+        self.nodes = {n.key: _Found(n, n.type, n.layer, n.label, 0, 1.0) for n in roots}
+        self.edges: dict[tuple[str, str, str], tuple[Any, ...]] = {}
+        self.whole = True
+        self.bound = 0.0
+
+
+def circuit(
+    graph: Store,
+    keys: Key | Iterable[Key],
+    *,
+    to: Key | None = None,
+    depth: int = 2,
+    width: int = 5,
+    direction: str = "in",
+    min: float | None = None,
+    set: str | None = None,
+) -> Circuit:
+    """The strongest connections around one node or several: what leads to them, what they lead to, or both.
+
+    Grows step by step, ``depth`` steps. A step takes every feature that the step before reached and keeps ``width``
+    edges for each of them *on average*: the best of all their edges by the product of abs(z) along the way from the
+    keys, so that a strong branch gets more of them than a weak one. ``min``: only edges of this abs(z) or more.
+    Tokens are ends, nothing grows through them. A node that is reached twice is one node, with its fewest steps and its
+    best product.
+    ``direction``: ``in`` (what leads to the keys), ``out``, or ``both`` (inwards and outwards, never zigzag).
+    ``to``: instead, the union of the ``depth * width`` best paths (:func:`queries.paths`, by product) of at most
+    ``depth`` steps from the keys to this node.
+
+    ``nodes["score"]`` is the product of abs(z) along the best way found (1 for the keys); with ``to``, the best path's
+    abs(product) of weights. ``attrs["complete"]`` says that no edge that was cut belongs among those kept at any step.
+    Raises BadKey, Ambiguous, BadSetting; a request for more than 2,000 edges is refused with its size.
+    """
+    count("depth", depth)
+    count("width", width)
+    choice("direction", direction, ("in", "out", "both"))
+    least = smallest("min", min)
+    roots, _ = resolve_all(graph, keys, set=set)
+    sides = {"in": ("inputs",), "out": ("outputs",), "both": ("inputs", "outputs")}[direction]
+    if to is not None:
+        return _between(graph, roots, resolve(graph, to, set=set), depth, width, least)
+    _refuse_explosion(len(roots) * len(sides), depth, width)
+    sets = ask(graph, "sets")
+    growing = _Growing(roots)
+    for side in sides:
+        _grow(graph, growing, [n.key for n in roots], side, depth, width, least, sets)
+    used = pd.concat([sets_of(node, sets) for node in roots]).drop_duplicates("set_key")
+    attrs = envelope(used, "z", growing.whole, growing.bound)
+    attrs |= {
+        "score": "product of abs(z)",
+        "depth": depth,
+        "width": width,
+        "direction": direction,
+    }
+    if not growing.edges:
+        attrs["note"] = f"no connection passes min {least:g}" if least else "nothing of this direction is kept"
+    elif not growing.whole:
+        attrs["note"] = "the best of what is kept; weaker connections were cut and might belong here"
+    return _finished(growing, roots, attrs)
+
+
+def _grow(
+    graph: Store,
+    growing: _Growing,
+    roots: list[str],
+    side: str,
+    depth: int,
+    width: int,
+    least: float,
+    sets: pd.DataFrame,
+) -> None:
+    frontier, seen = list(roots), {*roots}
+    for step in range(1, depth + 1):
+        budget = width * len(frontier)
+        candidates: list[tuple[float, str, str, Any]] = []
+        bound = 0.0
+        for key in frontier:
+            at = growing.nodes[key]
+            node = at.node or resolve(graph, key)
+            asked = Filter(k=budget, min=least)
+            found, left_out = around(graph, node, side, asked, sets_of(node, sets))
+            bound = max(bound, at.score * left_out if left_out >= least else 0.0)
+            candidates += [(at.score * abs(float(row.z)), key, str(row.key), row) for row in found.itertuples()]
+        candidates.sort(key=lambda candidate: (-candidate[0], candidate[1], candidate[2]))
+        kept = candidates[:budget]
+        growing.bound = max(growing.bound, bound)
+        growing.whole &= cuts.complete([score for score, *_ in kept], budget, 0.0, bound)
+        reached = {}
+        for score, key, other, row in kept:
+            ends = (other, key) if side == "inputs" else (key, other)
+            growing.edges[*ends, _edge_type(growing.nodes[key].type, row.type, side)] = (row.weight, row.z, row.share)
+            known = growing.nodes.get(other)
+            if known is None:
+                layer = None if pd.isna(row.layer) else int(row.layer)
+                growing.nodes[other] = _Found(None, row.type, layer, row.label, step, score)
+            else:
+                known.score, known.depth = (
+                    max(known.score, score),
+                    min(known.depth, step),
+                )
+            if row.type == "Feature" and other not in seen:
+                reached[other] = None
+        seen |= reached.keys()
+        frontier = list(reached)
+
+
+def _edge_type(at: str, other: str, side: str) -> str:
+    source, target = (other, at) if side == "inputs" else (at, other)
+    return {("Token", "Feature"): "ACTIVATES", ("Feature", "Token"): "PROMOTES"}.get((source, target), "FEEDS")
+
+
+def _refuse_explosion(starts: int, depth: int, width: int) -> None:
+    size, step = 0, starts
+    for _ in range(depth):
+        step *= width
+        size += step
+        if size > 10**15:
+            break
+    if size > LARGEST:
+        shown = f"{size:,}" if size <= 10**15 else "more than a quadrillion"
+        raise BadSetting(
+            f"a circuit of depth {depth} and width {width} from here has up to {shown} edges, and {LARGEST:,} is the "
+            "limit; take a smaller depth or width, or name an end with to"
+        )
+
+
+def _between(graph: Store, roots: list[Node], end: Node, depth: int, width: int, least: float) -> Circuit:
+    """The union of the best paths from each root to the end."""
+    if depth * width * depth * len(roots) > LARGEST:
+        raise BadSetting(
+            f"{len(roots)} times {depth * width:,} paths of {depth:,} steps are up to "
+            f"{depth * width * depth * len(roots):,} edges, and {LARGEST:,} is the limit; take a smaller depth or width"
+        )
+    growing = _Growing(roots)
+    notes: list[str] = []
+    used = []
+    for root in roots:
+        found, own, note = find(
+            graph,
+            root.key,
+            end.key,
+            k=depth * width,
+            score="product",
+            max_hops=depth,
+            sign="both",
+            least=least,
+            set=None,
+        )
+        used.append(own)
+        notes += [note] if note else []
+        for path in found:
+            for step in path.steps:
+                growing.edges[step.source, step.target, step.type] = (
+                    step.weight,
+                    step.z,
+                    step.share,
+                )
+            for place, key in enumerate(path.keys):
+                node = resolve(graph, key) if key not in growing.nodes else None
+                known = (
+                    growing.nodes[key] if node is None else _Found(node, node.type, node.layer, node.label, place, 0.0)
+                )
+                growing.nodes[key] = known
+                known.depth, known.score = (
+                    min(known.depth, place),
+                    max(known.score, abs(path.score)),
+                )
+    attrs = envelope(pd.concat(used).drop_duplicates("set_key"), "weight", False, cuts.UNKNOWN)
+    attrs |= {
+        "score": "abs(product) of the best path",
+        "depth": depth,
+        "width": width,
+        "direction": "between",
+    }
+    attrs["note"] = "; ".join(dict.fromkeys(notes)) or "the best paths over the connections that are kept"
+    return _finished(growing, roots, attrs)
+
+
+def _finished(growing: _Growing, roots: list[Node], attrs: dict[str, Any]) -> Circuit:
+    nodes = sorted(
+        ((key, n.type, n.layer, n.label, n.depth, n.score) for key, n in growing.nodes.items()),
+        key=lambda row: (row[4], -row[5], row[0]),
+    )
+    edges = [(source, target, kind, "", *numbers) for (source, target, kind), numbers in growing.edges.items()]
+    circuit = Circuit(rows(nodes, NODES), rows(edges, EDGES), tuple(node.key for node in roots), attrs)
+    circuit.nodes.attrs = circuit.edges.attrs = attrs
+    return circuit

@@ -1,0 +1,367 @@
+"""The exact k best paths through a graph of layers.
+
+Two parts. First **bounds**: one pass in the order of the layers finds, for every node that can matter, the score of the
+best path to it from the start: numpy over whole layers, and only over those nodes from which the end can be reached.
+Then **enumeration**: the k best paths to the end are unfolded backwards, each node's n-th best path being computed only
+when a better-placed path asks for it (the recursive enumeration of Jiménez and Marzal 1999,
+https://doi.org/10.1007/3-540-48318-7_4). It touches the rows of the nodes on those paths and nothing else.
+
+A score is built from the start by one monotone operation - a product of factors, or a minimum - so a better path to a
+node never makes a worse path beyond it. Equal scores are ordered by the number of the last node before the end, then by
+how that node's own best paths are ordered; so the same graph always gives the same paths.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+START = -1
+"""Stands for a start that is no node of the graph, such as a token."""
+
+_DENSE = 0.3
+"""From this part of a layer on, all of it is read in one go instead of row by row."""
+_ROWS_AT_ONCE = 2048
+"""Rows of one step over a layer: what they gather stays in the processor's cache."""
+
+
+@dataclass(frozen=True)
+class Links:
+    """Connections that begin or end at one place: node numbers ascending, strengths, and which are negative."""
+
+    node: np.ndarray
+    """int [n]"""
+    strength: np.ndarray
+    """float64 [n], not negative; 0 is no connection"""
+    negative: np.ndarray
+    """bool [n]"""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Connections into each node, by rows. Nodes are numbered layer by layer; sources of a row ascend."""
+
+    offsets: np.ndarray
+    """int64 [n_nodes + 1]"""
+    source: np.ndarray
+    """int32 [n_edges]"""
+    strength: Callable[[slice | np.ndarray], np.ndarray]
+    """of some edges: float64, not negative; 0 is no connection"""
+    negative: Callable[[slice | np.ndarray], np.ndarray]
+    """of some edges: bool"""
+    first: Sequence[int]
+    """number of the first node of each layer, and the number of nodes"""
+
+    def row(self, node: int) -> Links:
+        """What leads into one node."""
+        span = slice(int(self.offsets[node]), int(self.offsets[node + 1]))
+        return Links(self.source[span], self.strength(span), self.negative(span))
+
+    def edges_of(self, nodes: np.ndarray) -> np.ndarray:
+        """Positions of the edges into some nodes, row after row; int64."""
+        begins = self.offsets[nodes]
+        counts = self.offsets[nodes + 1] - begins
+        ends = np.cumsum(counts)
+        return np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(begins - (ends - counts), counts)
+
+    def layer_of(self, node: int) -> int:
+        return int(np.searchsorted(self.first, node, side="right")) - 1
+
+
+@dataclass(frozen=True)
+class Found:
+    """One path: its score (not negative) and its nodes; the first is START where the start is no node."""
+
+    score: float
+    nodes: tuple[int, ...]
+
+
+def best_paths(
+    graph: Graph,
+    start: int | Links,
+    end: Links,
+    k: int,
+    *,
+    combine: np.ufunc = np.multiply,
+    neutral: float = 1.0,
+    sign: int = 0,
+    max_edges: int | None = None,
+) -> list[Found]:
+    """The ``k`` best paths from a node, or from a start outside with these links into the graph, to an end.
+
+    ``end``: the links that lead to it. ``combine``: np.multiply or np.minimum, with its ``neutral`` element.
+    ``sign``: 1 or -1 for paths with an even or an odd number of negative connections, 0 for all. ``max_edges``: at
+    most so many connections. Paths of score 0 are none. Best first, ties as the module says.
+    """
+    search = _Search(graph, start, end, k, combine, neutral, sign, max_edges)
+    return search.run()
+
+
+@dataclass
+class _Ranking:
+    """A state's paths so far, best first, and the heap of candidates for the next."""
+
+    found: list[tuple[float, State | None, int]] = field(default_factory=list)
+    """score, the state before, and which of its paths"""
+    waiting: list[tuple[float, int, int, int, float]] = field(default_factory=list)
+    """minus the score, the node before, its edges so far, the rank of its path, the strength of the link"""
+    negative: dict[int, bool] = field(default_factory=dict)
+    """whether the link from a node is negative; filled only where signs are asked for"""
+
+
+State = tuple[int, int, int]
+"""A node, the parity of its negative connections (0 where signs do not matter), its edges so far (0 if unlimited)."""
+_END: State = (-2, 0, 0)
+
+
+class _Search:
+    def __init__(
+        self,
+        graph: Graph,
+        start: int | Links,
+        end: Links,
+        k: int,
+        combine: np.ufunc,
+        neutral: float,
+        sign: int,
+        max_edges: int | None,
+    ) -> None:
+        self.graph, self.end, self.k, self.combine, self.neutral = (
+            graph,
+            end,
+            k,
+            combine,
+            neutral,
+        )
+        self.outside = start if isinstance(start, Links) else None
+        self.start = START if isinstance(start, Links) else start
+        self.parities = 2 if sign else 1
+        self.wanted = 1 if sign < 0 else 0
+        self.limit = max_edges
+        """a path to the end has at most so many edges, or any number"""
+        self.entry: dict[int, tuple[float, bool]] = {}
+        if self.outside is not None:
+            links = zip(
+                self.outside.node,
+                self.outside.strength,
+                self.outside.negative,
+                strict=True,
+            )
+            self.entry = {int(node): (float(strength), bool(negative)) for node, strength, negative in links}
+        self.best: list[np.ndarray] = []
+        """by edges so far (one entry, if unlimited): float64 [n_parities, n_nodes]; 0 where no path leads"""
+        self.rankings: dict[State, _Ranking] = {}
+
+    def run(self) -> list[Found]:
+        if not len(self.end.node) or (self.outside is not None and not self.entry):
+            return []
+        self._bound()
+        found = []
+        while len(found) < self.k and self._nth(_END, len(found)):
+            score = self.rankings[_END].found[len(found)][0]
+            found.append(Found(score, self._nodes(_END, len(found))))
+        return found
+
+    # Bounds
+
+    def _bound(self) -> None:
+        graph = self.graph
+        n_nodes = graph.first[-1]
+        low = 0 if self.outside is not None else graph.layer_of(self.start) + 1
+        empty = np.zeros((self.parities, n_nodes))
+        if self.limit is None:
+            self.best = [empty]
+            if self.outside is None:
+                empty[0, self.start] = self.neutral
+            for layer, nodes in self._needed(low, None)[0]:
+                self._advance(empty, empty, layer, nodes, entering=True)
+            return
+        self.best = [empty]
+        if self.outside is None:
+            empty[0, self.start] = self.neutral
+        # After e edges a node matters only if the end is at most limit - e edges away.
+        levels = self._needed(low, self.limit - 1)
+        for edges in range(1, self.limit):
+            reached = np.zeros_like(empty)
+            for layer, nodes in levels[min(self.limit - edges, len(levels)) - 1]:
+                self._advance(self.best[-1], reached, layer, nodes, entering=edges == 1)
+            self.best.append(reached)
+
+    def _needed(self, low: int, steps: int | None) -> list[list[tuple[int, np.ndarray | None]]]:
+        """Nodes from which the end can be reached, as (layer, nodes or None for all of it), low layers first.
+
+        Unlimited: one list. With ``steps``: a list for 1, 2, … steps to the end.
+        """
+        graph = self.graph
+        mark = np.zeros(graph.first[-1], bool)
+        mark[self.end.node] = True
+        layers = range(len(graph.first) - 1)
+        if steps is None:
+            chosen: list[tuple[int, np.ndarray | None]] = []
+            for layer in reversed([layer for layer in layers if layer >= low]):
+                if chosen and chosen[-1][1] is None:
+                    chosen.append((layer, None))  # below a layer that is read whole, nearly everything is needed
+                    continue
+                for nodes in self._marked(mark, layer):
+                    chosen.append((layer, nodes))
+                    if nodes is not None:
+                        mark[graph.source[graph.edges_of(nodes)]] = True
+            return [chosen[::-1]]
+        levels, fresh = [], np.flatnonzero(mark)
+        for _ in range(max(1, steps)):
+            levels.append([(layer, nodes) for layer in layers if layer >= low for nodes in self._marked(mark, layer)])
+            fresh = fresh[fresh >= graph.first[low]]
+            if not len(fresh):
+                break
+            seen = mark.copy()
+            mark[graph.source[graph.edges_of(fresh)]] = True
+            fresh = np.flatnonzero(mark & ~seen)
+        return levels
+
+    def _marked(self, mark: np.ndarray, layer: int) -> list[np.ndarray | None]:
+        """The marked nodes of a layer: none, some, or all of it where they are so many that it makes no difference."""
+        begin, stop = self.graph.first[layer], self.graph.first[layer + 1]
+        nodes = np.flatnonzero(mark[begin:stop]) + begin
+        if not len(nodes):
+            return []
+        return [None] if len(nodes) > _DENSE * (stop - begin) else [nodes]
+
+    def _advance(
+        self,
+        before: np.ndarray,
+        after: np.ndarray,
+        layer: int,
+        nodes: np.ndarray | None,
+        entering: bool,
+    ) -> None:
+        """Best scores of some nodes of a layer (None: all) from those of their sources."""
+        if nodes is not None:
+            for begin in range(0, len(nodes), _ROWS_AT_ONCE):
+                some = nodes[begin : begin + _ROWS_AT_ONCE]
+                counts = self.graph.offsets[some + 1] - self.graph.offsets[some]
+                self._reduce(before, after, some, self.graph.edges_of(some), counts)
+        else:
+            begin, stop = self.graph.first[layer], self.graph.first[layer + 1]
+            for low in range(begin, stop, _ROWS_AT_ONCE):
+                some = np.arange(low, min(low + _ROWS_AT_ONCE, stop))
+                span = slice(int(self.graph.offsets[low]), int(self.graph.offsets[some[-1] + 1]))
+                self._reduce(
+                    before,
+                    after,
+                    some,
+                    span,
+                    np.diff(self.graph.offsets[low : some[-1] + 2]),
+                )
+        if entering and self.outside is not None:
+            first, last = self.graph.first[layer], self.graph.first[layer + 1]
+            inside = (self.outside.node >= first) & (self.outside.node < last)
+            for parity in range(self.parities):
+                mine = inside & (self.outside.negative == bool(parity)) if self.parities == 2 else inside
+                entered = self.combine(self.neutral, self.outside.strength[mine])
+                np.maximum.at(after[parity], self.outside.node[mine], entered)
+
+    def _reduce(
+        self,
+        before: np.ndarray,
+        after: np.ndarray,
+        nodes: np.ndarray,
+        edges: slice | np.ndarray,
+        counts: np.ndarray,
+    ) -> None:
+        """The best of each row. ``counts``: edges of each of the nodes, whose rows lie one after another."""
+        filled = counts > 0
+        if not filled.any():
+            return
+        begins = (np.cumsum(counts) - counts)[filled]
+        source = self.graph.source[edges]
+        strength = self.graph.strength(edges)
+        if self.parities == 1:
+            scores = self.combine(before[0].take(source, mode="clip"), strength)
+            after[0, nodes[filled]] = np.maximum.reduceat(scores, begins)
+            return
+        even, odd = (before[parity].take(source, mode="clip") for parity in (0, 1))
+        negative = self.graph.negative(edges)
+        for parity, (same, other) in enumerate(((even, odd), (odd, even))):
+            scores = self.combine(np.where(negative, other, same), strength)
+            after[parity, nodes[filled]] = np.maximum.reduceat(scores, begins)
+
+    # Enumeration
+
+    def _nth(self, state: State, n: int) -> bool:
+        """Make sure that a state's n-th best path (from 0) is known; False where it has no more."""
+        ranking = self.rankings.get(state)
+        if ranking is None:
+            ranking = self.rankings[state] = self._first(state)
+        while len(ranking.found) <= n:
+            if not ranking.waiting:
+                return False
+            score, node, edges, rank, strength = heapq.heappop(ranking.waiting)
+            if node == START:
+                ranking.found.append((-score, None, 0))
+                continue
+            before = self._before(state, node, edges, ranking)
+            ranking.found.append((-score, before, rank))
+            if self._nth(before, rank + 1):
+                following = float(self.combine(self.rankings[before].found[rank + 1][0], strength))
+                if following > 0:
+                    heapq.heappush(ranking.waiting, (-following, node, edges, rank + 1, strength))
+        return True
+
+    def _before(self, state: State, node: int, edges: int, ranking: _Ranking) -> State:
+        parity = self.wanted if state == _END else state[1]
+        if self.parities == 2 and ranking.negative[node]:
+            parity = 1 - parity
+        return node, parity, edges
+
+    def _first(self, state: State) -> _Ranking:
+        """A state's ranking with the best path through each of its best sources waiting."""
+        node, parity, edges = state
+        if node == self.start and (self.limit is None or edges == 0):
+            return _Ranking(found=[(self.neutral, None, 0)] if parity == 0 else [])
+        ranking = _Ranking()
+        if state == _END:
+            parity, links = self.wanted, self.end
+            levels = range(len(self.best)) if self.limit is not None else (0,)
+        else:
+            links = self.graph.row(node)
+            levels = (edges - 1,) if self.limit is not None else (0,)
+            entry = self.entry.get(node)
+            enters = entry is not None and (self.limit is None or edges == 1)
+            if enters and (self.parities == 1 or entry[1] == bool(parity)):
+                ranking.waiting.append(
+                    (
+                        -float(self.combine(self.neutral, entry[0])),
+                        START,
+                        0,
+                        0,
+                        entry[0],
+                    )
+                )
+        for level in levels:
+            values = self.best[level][0 if self.parities == 1 else parity][links.node]
+            if self.parities == 2:
+                values = np.where(links.negative, self.best[level][1 - parity][links.node], values)
+            scores = self.combine(values, links.strength)
+            # Of these, only the k best can be part of the k best paths; the sort is stable, so ties go by node.
+            order = np.argsort(-scores, kind="stable")[: self.k]
+            for at in order[scores[order] > 0]:
+                source = int(links.node[at])
+                ranking.waiting.append((-float(scores[at]), source, level, 0, float(links.strength[at])))
+                ranking.negative[source] = bool(links.negative[at])
+        heapq.heapify(ranking.waiting)
+        return ranking
+
+    def _nodes(self, state: State, rank: int) -> tuple[int, ...]:
+        """The nodes of a found path, from the start; the end itself is not among them."""
+        nodes: list[int] = []
+        at: State | None = state
+        while at is not None:
+            if at != _END:
+                nodes.append(at[0])
+            _, at, rank = self.rankings[at].found[rank]
+        if self.outside is not None:
+            nodes.append(START)
+        return tuple(reversed(nodes))

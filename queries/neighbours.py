@@ -1,0 +1,287 @@
+"""What a node reads and what it writes: its direct neighbours, strongest first."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from atlas.errors import BadSetting
+from queries import cuts
+from queries.answers import NEIGHBOURS, choice, count, empty, smallest, typed
+from queries.catalog import ask
+from queries.resolve import Key, Node, one_set, resolve_all
+
+if TYPE_CHECKING:
+    from atlas.stores import Store
+
+OF = ("all", "features", "tokens", "heads")
+BY = ("z", "weight", "share")
+SIGNS = {"+": 1, "-": -1, "both": 0}
+LAST_LAYER = 999_999
+
+_QUERIES = {
+    ("Feature", "inputs"): {"features": "inputs", "tokens": "input_tokens"},
+    ("Feature", "outputs"): {"features": "outputs", "tokens": "output_tokens"},
+    ("Token", "inputs"): {"features": "promoting_features"},
+    ("Token", "outputs"): {"features": "token_features"},
+}
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which neighbours are asked for, how many, and in which order."""
+
+    of: str = "all"
+    k: int = 20
+    by: str = "z"
+    sign: int = 0
+    min: float = 0.0
+    first: int = 0
+    last: int = LAST_LAYER
+
+    @property
+    def any_layer(self) -> bool:
+        return (self.first, self.last) == (0, LAST_LAYER)
+
+
+def inputs(
+    graph: Store,
+    keys: Key | Iterable[Key],
+    *,
+    of: str = "all",
+    k: int = 20,
+    by: str = "z",
+    sign: str = "both",
+    min: float | None = None,
+    layer: str | int | None = None,
+    set: str | None = None,
+) -> pd.DataFrame:
+    """What a node reads, the strongest first: tokens and earlier features; for a token, the features that promote it.
+
+    ``keys``: one key or many. With many, the frame begins with a column ``of``, the node that each row belongs to, and
+    holds up to ``k`` rows for each.
+    ``of``: all, features, tokens or heads. ``by``: the order, abs(z), abs(weight) or share. ``sign``: ``+`` or ``-``
+    for positive or negative weights only. ``min``: the smallest size, in the unit of ``by``. ``layer``: only features
+    of these layers, ``"2"`` or ``"0-3"`` (and so no tokens). ``set``: where short keys belong; for a token, only this
+    set's features.
+
+    Columns ``key, type, layer, label, via, weight, z, share``. Units: ``weight`` is pre-activation of the reader per
+    unit activation of a source feature (per unit of a token's embedding; for a logit, centred logit); ``z`` deviations
+    of the row, see :mod:`atlas.schema`; ``share`` a part of 1.
+    ``attrs["complete"]`` says that nothing the build cut away belongs among the rows; ``attrs["bound"]`` is the largest
+    size that may have been (None: unknown). Rows above it are certain to be the strongest.
+    Raises BadKey, Ambiguous, BadSetting (:mod:`atlas.errors`).
+    """
+    return _neighbours(graph, "inputs", keys, _filter(of, k, by, sign, min, layer), set)
+
+
+def outputs(
+    graph: Store,
+    keys: Key | Iterable[Key],
+    *,
+    of: str = "all",
+    k: int = 20,
+    by: str = "z",
+    sign: str = "both",
+    min: float | None = None,
+    layer: str | int | None = None,
+    set: str | None = None,
+) -> pd.DataFrame:
+    """What a node writes to, the strongest first: later features and logits; for a token, the features it excites.
+
+    Arguments, columns, ``attrs`` and errors as for :func:`inputs`. ``weight`` is pre-activation of the reading feature,
+    or centred logit of the token, per unit activation of the node (per unit of a token's embedding).
+    """
+    return _neighbours(graph, "outputs", keys, _filter(of, k, by, sign, min, layer), set)
+
+
+def around(graph: Store, node: Node, direction: str, asked: Filter, sets: pd.DataFrame) -> tuple[pd.DataFrame, float]:
+    """The neighbours of one node (columns as :data:`queries.answers.NEIGHBOURS`, no ``attrs``) and the bound on what
+    was cut (:mod:`queries.cuts`). ``sets``: the node's own set, or the sets whose features a token may have."""
+    kinds = {
+        kind: name
+        for kind, name in _QUERIES[node.type, direction].items()
+        if asked.of in ("all", kind) and (kind == "features" or asked.any_layer)
+    }
+    parts, bounds = [], [0.0]
+    for kind, name in kinds.items():
+        parameters: dict[str, Any] = {
+            "by": asked.by,
+            "sign": asked.sign,
+            "min": asked.min,
+            "limit": asked.k,
+        }
+        if kind == "features":
+            parameters |= {"first": asked.first, "last": asked.last}
+        if node.type == "Token":
+            parameters["set"] = str(sets["set_key"].iloc[0]) if len(sets) == 1 else ""
+        found = ask(graph, name, key=node.key, **parameters)
+        found.insert(1, "type", "Feature" if kind == "features" else "Token")
+        parts.append(found)
+        bounds.append(_bound(graph, node, direction, kind, name, asked, sets))
+    if not parts:
+        return empty(NEIGHBOURS), 0.0
+    columns = {name: kind for name, kind in NEIGHBOURS.items() if name not in ("layer", "via")}
+    merged = pd.concat([part.assign(layer=part.get("layer", pd.NA)) for part in parts])
+    merged = typed(merged.assign(via=""), {**columns, "layer": "int", "via": "text"})
+    order = pd.DataFrame({"size": -size(merged, asked.by), "key": merged["key"]}).sort_values(["size", "key"]).index
+    return typed(merged.loc[order].head(asked.k), NEIGHBOURS), max(bounds)
+
+
+def size(frame: pd.DataFrame, by: str) -> pd.Series:
+    """What rows are ordered by: abs(z), abs(weight) or share."""
+    return frame[by].abs()
+
+
+def sets_of(node: Node, sets: pd.DataFrame) -> pd.DataFrame:
+    """The rows of ``sets`` that a node's connections belong to: a feature's own, or all that know the token."""
+    if node.type == "Feature":
+        return sets[sets["set_key"] == node.set]
+    return sets[sets["vocabulary"] == node.properties["vocabulary"]]
+
+
+def _neighbours(
+    graph: Store,
+    direction: str,
+    keys: Key | Iterable[Key],
+    asked: Filter,
+    set: str | None,
+) -> pd.DataFrame:
+    nodes, many = resolve_all(graph, keys, set=set)
+    sets = ask(graph, "sets")
+    if set is not None and any(node.type == "Token" for node in nodes):
+        own = one_set(graph, set, None, "the token's features are of")
+        token_sets = sets[sets["set_key"] == own]
+    else:
+        token_sets = sets
+    frames, notes, whole, bounds, used = [], [], True, [], []
+    for node in nodes:
+        node_sets = sets_of(node, token_sets if node.type == "Token" else sets)
+        found, bound = around(graph, node, direction, asked, node_sets)
+        whole &= cuts.complete(list(size(found, asked.by)), asked.k, asked.min, bound)
+        notes += _notes(node, direction, asked, len(found), bound)
+        bounds.append(bound)
+        used.append(node_sets)
+        frames.append(found.assign(of=node.key) if many else found)
+    columns = {"of": "text", **NEIGHBOURS} if many else NEIGHBOURS
+    frame = typed(pd.concat(frames), columns)
+    behind = pd.concat(used).drop_duplicates("set_key")
+    frame.attrs = envelope(behind, asked.by, whole, max(bounds))
+    if not whole and not notes:
+        notes = [_incomplete(direction, asked.by, max(bounds))]
+    if notes:
+        frame.attrs["note"] = "; ".join(dict.fromkeys(notes))
+    return frame
+
+
+def envelope(sets: pd.DataFrame, weight: str, whole: bool, bound: float) -> dict[str, Any]:
+    """What an answer rests on. Where several sets are behind it, ``model``, ``set``, ``run`` and ``cut`` are lists."""
+    return {
+        "weight": weight,
+        "cut": _one_or_list([cuts.kept(cut) for cut in sets["cut"]]),
+        "complete": whole,
+        "bound": bound if bound < cuts.UNKNOWN else None,
+        **{
+            name: _one_or_list(list(dict.fromkeys(map(str, sets[column]))))
+            for name, column in (("model", "model"), ("set", "set_key"), ("run", "run"))
+        },
+    }
+
+
+def _one_or_list(values: list[Any]) -> Any:
+    return values[0] if len(values) == 1 else values
+
+
+def _bound(
+    graph: Store,
+    node: Node,
+    direction: str,
+    kind: str,
+    name: str,
+    asked: Filter,
+    sets: pd.DataFrame,
+) -> float:
+    side = "in" if direction == "inputs" else "out"
+    if node.type == "Token":
+        bounds = [0.0]
+        for row in sets.itertuples():
+            cut = cuts.kept(row.cut)
+            kept = cut.get("features_per_token", 0)
+            limit = kept if isinstance(kept, int) and 0 < kept < 10**6 else 1
+            strongest = ask(graph, name, key=node.key, set=row.set_key, by="weight", limit=limit)
+            bounds.append(cuts.features_of_token(strongest, asked.by, direction == "inputs", cut))
+        return max(bounds)
+    own = sets.iloc[0]
+    cut = cuts.kept(own["cut"])
+    if kind == "tokens":
+        return cuts.tokens(node.properties, side, asked.by, asked.sign, cut)
+    layers = range(own["layers"]) if own["layers"] == own["model_layers"] else list(_layers(graph, own["set_key"]))
+    assert node.layer is not None
+    positions = [
+        at
+        for at, layer in enumerate(layers)
+        if asked.first <= layer <= asked.last and (layer < node.layer if side == "in" else layer > node.layer)
+    ]
+    return cuts.features(node.properties, side, asked.by, positions, cut)
+
+
+def _layers(graph: Store, set_key: str) -> Iterable[int]:
+    return (int(layer) for layer in ask(graph, "layers", set=set_key)["layer"])
+
+
+def _notes(node: Node, direction: str, asked: Filter, found: int, bound: float) -> list[str]:
+    """Why there is nothing, where there is nothing."""
+    if found:
+        return []
+    noun = direction.removesuffix("s")
+    if asked.of == "heads":
+        return ["this atlas has no connections through attention heads"]
+    if node.type == "Token" and asked.of == "tokens":
+        return [f"a token's {direction} are features; connections between tokens are not in this atlas"]
+    if asked.of == "tokens" and not asked.any_layer:
+        return ["tokens have no layer: leave out layer, or ask for features"]
+    if asked.min > 0:
+        return [f"no {noun} passes min {asked.min:g}" + (f"; {_cut(asked.by, bound)}" if bound >= asked.min else "")]
+    if bound <= 0:
+        return [f"{node.key} has no {noun} of this kind"]
+    return [f"no {noun} of this kind is kept; {_cut(asked.by, bound)}"]
+
+
+def _incomplete(direction: str, by: str, bound: float) -> str:
+    if bound == cuts.UNKNOWN:
+        return f"the strongest {direction} of those kept; by {by} the cuts do not say whether a stronger one was cut"
+    return f"complete only above {bound:.4g}; {_cut(by, bound)}"
+
+
+def _cut(by: str, bound: float) -> str:
+    name = by if by == "share" else f"abs({by})"
+    return f"connections of {name} up to {bound:.4g} may have been cut" if bound < cuts.UNKNOWN else "some were cut"
+
+
+def _filter(of: str, k: int, by: str, sign: str, least: float | None, layer: str | int | None) -> Filter:
+    first, last = _layer_range(layer)
+    return Filter(
+        choice("of", of, OF),
+        count("k", k),
+        choice("by", by, BY),
+        SIGNS[choice("sign", sign, tuple(SIGNS))],
+        smallest("min", least),
+        first,
+        last,
+    )
+
+
+def _layer_range(layer: str | int | None) -> tuple[int, int]:
+    if layer is None:
+        return 0, LAST_LAYER
+    match = re.fullmatch(r"\s*([0-9]{1,6})\s*(?:-\s*([0-9]{1,6})\s*)?", str(layer), re.ASCII)
+    if match is None:
+        raise BadSetting(f"layer is {ascii(layer)[:40]}; write one layer such as 2, or a range such as 0-3")
+    first, last = int(match[1]), int(match[2] or match[1])
+    if first > last:
+        raise BadSetting(f"layer is {layer}; the first layer of a range comes first: {last}-{first}")
+    return first, last

@@ -1,0 +1,334 @@
+"""The exact best paths from one node to another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from atlas.errors import Ambiguous, BadKey, BadSetting
+from queries import kbest
+from queries.answers import choice, count, rows, smallest
+from queries.catalog import ask
+from queries.neighbours import SIGNS, envelope
+from queries.resolve import Key, Node, one_set, resolve
+
+if TYPE_CHECKING:
+    from atlas.stores import Store
+    from atlas.stores.adjacency import Adjacency
+
+COLUMNS = {
+    "rank": "int",
+    "score": "double",
+    "score_kind": "text",
+    "sign": "text",
+    "hops": "int",
+    "keys": "texts",
+    "types": "texts",
+    "labels": "texts",
+    "weights": "floats",
+}
+SCORES = {"product": "weight", "share": "share", "bottleneck": "z"}
+"""How a path is scored, and the number on its connections that the score is made of."""
+MOST = 10_000
+"""Paths that may be asked for: there are exponentially many."""
+_ALL = 1_000_000
+
+
+@dataclass(frozen=True)
+class Step:
+    """One connection of a path."""
+
+    source: str
+    target: str
+    type: str
+    weight: float
+    z: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Path:
+    """One path: a connection at least; ``score`` is signed by the product of the weights' signs."""
+
+    score: float
+    steps: tuple[Step, ...]
+
+    @property
+    def keys(self) -> list[str]:
+        return [self.steps[0].source, *(step.target for step in self.steps)]
+
+
+def paths(
+    graph: Store,
+    a: Key,
+    b: Key,
+    *,
+    k: int = 10,
+    score: str = "product",
+    max_hops: int | None = None,
+    sign: str = "both",
+    min: float | None = None,
+    set: str | None = None,
+) -> pd.DataFrame:
+    """The ``k`` best paths from ``a`` to ``b``, each a feature or a token, exactly, over all connections that are kept.
+
+    ``score``: ``product`` of the weights (units: what ``b`` gains per unit activation of ``a``, or per unit of a
+    token's embedding, along this path alone); ``share``, the product of shares; ``bottleneck``, the smallest abs(z).
+    ``sign``: only paths whose weights multiply to a positive (``+``) or negative (``-``) number. ``max_hops``: at most
+    so many connections. ``min``: only connections of this abs(z) or more. ``set``: where short keys belong, and whose
+    features are meant between two tokens. A token is an end, never a middle.
+
+    Columns ``rank``, ``score`` (signed), ``score_kind``, ``sign``, ``hops``, and as lists ``keys``, ``types`` (of the
+    connections), ``labels``, ``weights``. Ordered by abs(score); equal scores by the layer and index of the last node
+    but one, then by how the paths to it are ordered. No rows is an answer: ``attrs["note"]`` says why.
+    Raises BadKey, Ambiguous, BadSetting.
+    """
+    found, sets, note = find(graph, a, b, k=k, score=score, max_hops=max_hops, sign=sign, least=min, set=set)
+    labels = _labels(graph, found)
+    frame = rows(
+        (
+            (
+                rank,
+                path.score,
+                score,
+                "+" if path.score > 0 else "-",
+                len(path.steps),
+                path.keys,
+                [step.type for step in path.steps],
+                [labels[key] for key in path.keys],
+                [step.weight for step in path.steps],
+            )
+            for rank, path in enumerate(found, start=1)
+        ),
+        COLUMNS,
+    )
+    frame.attrs = envelope(sets, SCORES[score], False, float("inf")) | {"score": score}
+    frame.attrs["note"] = note or "exact over the connections that are kept"
+    return frame
+
+
+def find(
+    graph: Store,
+    a: Key,
+    b: Key,
+    *,
+    k: int,
+    score: str,
+    max_hops: int | None,
+    sign: str,
+    least: float | None,
+    set: str | None,
+) -> tuple[list[Path], pd.DataFrame, str]:
+    """The paths of :func:`paths`, the row of their set, and why there are none where there are none."""
+    if count("k", k) > MOST:
+        raise BadSetting(f"k is {k:,}; paths are exponentially many, ask for {MOST:,} at most")
+    choice("score", score, tuple(SCORES))
+    parity = SIGNS[choice("sign", sign, tuple(SIGNS))]
+    limit = None if max_hops is None else count("max_hops", max_hops)
+    threshold = smallest("min", least)
+    start, end = resolve(graph, a, set=set), resolve(graph, b, set=set)
+    if start.key == end.key and start.type == "Feature":
+        raise BadKey(f"{start.key} is both ends; a path needs two different features, or a token")
+    sets = ask(graph, "sets")
+    if reason := _apart(start, end):
+        return (
+            [],
+            sets[sets["set_key"].isin([n.set for n in (start, end) if n.type == "Feature"])],
+            reason,
+        )
+    set_key = _set_of(graph, start, end, set, sets)
+    own = sets[sets["set_key"] == set_key]
+    for node in (start, end):
+        if node.type == "Token" and node.properties["vocabulary"] != own["vocabulary"].iloc[0]:
+            return [], own, f"{node.key} is no token of {own['model'].iloc[0]}"
+    search = _Search(graph, graph.adjacency(set_key), set_key, score, threshold)
+    found = search.best(start, end, k, parity, limit)
+    if found:
+        return found, own, ""
+    conditions = [f"at most {limit} hops"] if limit else []
+    conditions += [f"abs(z) of {threshold:g} or more"] if threshold else []
+    conditions += [f"sign {sign}"] if parity else []
+    under = f" with {' and '.join(conditions)}" if conditions else ""
+    return (
+        [],
+        own,
+        f"no path{under} leads from {start.key} to {end.key} over the connections that are kept",
+    )
+
+
+def _apart(start: Node, end: Node) -> str:
+    """Why two features cannot be connected, if they cannot."""
+    if start.type == end.type == "Feature":
+        assert start.layer is not None
+        assert end.layer is not None
+        if start.set != end.set:
+            return f"{start.key} and {end.key} are of different sets; connections are kept within a set"
+        if start.layer > end.layer:
+            return f"{start.key} lies in a later layer than {end.key}; turn them round"
+        if start.layer == end.layer:
+            return f"{start.key} and {end.key} lie in the same layer; features connect to later layers only"
+    return ""
+
+
+def _set_of(graph: Store, start: Node, end: Node, set: str | None, sets: pd.DataFrame) -> str:
+    for node in (start, end):
+        if node.type == "Feature":
+            return node.set
+    if set is not None:
+        return one_set(graph, set, None, "the features between are of")
+    able = sets[sets["vocabulary"] == start.properties["vocabulary"]]["set_key"]
+    if len(able) == 1:
+        return str(able.iloc[0])
+    raise Ambiguous(
+        f"a path between two tokens runs through the features of one set: name {' or '.join(able)} with set"
+    )
+
+
+class _Search:
+    """Best paths over the adjacency of one set, by one score."""
+
+    def __init__(self, graph: Store, adjacency: Adjacency, set_key: str, score: str, least: float) -> None:
+        self._store, self._adjacency, self._set, self._score, self._least = (
+            graph,
+            adjacency,
+            set_key,
+            score,
+            least,
+        )
+        # Plain arrays over the mapped files: each slice of a memmap would cost microseconds.
+        self._numbers = {name: np.asarray(getattr(adjacency, name)) for name in ("weight", "z", "share")}
+        self._offsets, self._source = (
+            np.asarray(adjacency.offsets),
+            np.asarray(adjacency.source),
+        )
+        sizes = np.concatenate([[0], np.cumsum(adjacency.features_per_layer)])
+        self._first = [int(number) for number in sizes]
+        self._graph = kbest.Graph(
+            self._offsets,
+            self._source,
+            self._strength,
+            lambda at: self._numbers["weight"][at] < 0,
+            self._first,
+        )
+
+    def best(self, start: Node, end: Node, k: int, sign: int, limit: int | None) -> list[Path]:
+        neutral = np.inf if self._score == "bottleneck" else 1.0
+        entering = self._token_links(start, "token_features") if start.type == "Token" else pd.DataFrame()
+        leaving = self._token_links(end, "promoting_features") if end.type == "Token" else pd.DataFrame()
+        begin = self._links(entering) if start.type == "Token" else self._number(start.key)
+        if end.type == "Token":
+            finish, extra = self._links(leaving), 0
+        else:
+            # One more connection, of no effect, from the last feature to the end.
+            finish, extra = (
+                kbest.Links(
+                    np.array([self._number(end.key)]),
+                    np.array([neutral]),
+                    np.array([False]),
+                ),
+                1,
+            )
+        found = kbest.best_paths(
+            self._graph,
+            begin,
+            finish,
+            k,
+            combine=np.minimum if self._score == "bottleneck" else np.multiply,
+            neutral=neutral,
+            sign=sign,
+            max_edges=None if limit is None else limit + extra,
+        )
+        return [self._path(one, start, end, entering, leaving) for one in found]
+
+    def _strength(self, at: slice | np.ndarray) -> np.ndarray:
+        """What the score is made of, for some connections; 0 where abs(z) is too small."""
+        values = np.abs(self._numbers[SCORES[self._score]][at])
+        return np.where(np.abs(self._numbers["z"][at]) >= self._least, values, 0) if self._least else values
+
+    def _token_links(self, token: Node, query: str) -> pd.DataFrame:
+        """A token's kept connections with the set, by the number of the feature."""
+        found = ask(
+            self._store,
+            query,
+            key=token.key,
+            set=self._set,
+            by="z",
+            min=self._least,
+            limit=_ALL,
+        )
+        return found.assign(node=[self._number(key) for key in found["key"]]).set_index("node").sort_index()
+
+    def _links(self, frame: pd.DataFrame) -> kbest.Links:
+        strength = frame[SCORES[self._score]].abs().to_numpy(np.float64)
+        return kbest.Links(frame.index.to_numpy(np.int64), strength, (frame["weight"] < 0).to_numpy())
+
+    def _number(self, key: str) -> int:
+        """A feature's place among all of the set, by layer and index."""
+        _, place, idx = key.rsplit("/", 2)
+        return self._first[self._adjacency.layers.index(int(place.partition("-")[0]))] + int(idx)
+
+    def _key(self, number: int) -> str:
+        at = self._graph.layer_of(number)
+        model, _, name = self._set.partition("/")
+        return f"{model}/{self._adjacency.layers[at]}-{name}/{number - self._first[at]}"
+
+    def _path(
+        self,
+        found: kbest.Found,
+        start: Node,
+        end: Node,
+        entering: pd.DataFrame,
+        leaving: pd.DataFrame,
+    ) -> Path:
+        steps = []
+        numbers = found.nodes
+        if start.type == "Token":
+            steps.append(
+                _token_step(
+                    start.key,
+                    self._key(numbers[1]),
+                    "ACTIVATES",
+                    entering.loc[numbers[1]],
+                )
+            )
+            numbers = numbers[1:]
+        steps += [self._step(*ends) for ends in pairwise(numbers)]
+        if end.type == "Token":
+            steps.append(
+                _token_step(
+                    self._key(numbers[-1]),
+                    end.key,
+                    "PROMOTES",
+                    leaving.loc[numbers[-1]],
+                )
+            )
+        negative = sum(step.weight < 0 for step in steps) % 2
+        return Path(-found.score if negative else found.score, tuple(steps))
+
+    def _step(self, source: int, target: int) -> Step:
+        begin, stop = int(self._offsets[target]), int(self._offsets[target + 1])
+        at = begin + int(np.searchsorted(self._source[begin:stop], source))
+        numbers = (float(column[at]) for column in self._numbers.values())
+        return Step(self._key(source), self._key(target), "FEEDS", *numbers)
+
+
+def _token_step(source: str, target: str, kind: str, row: Any) -> Step:
+    return Step(source, target, kind, float(row["weight"]), float(row["z"]), float(row["share"]))
+
+
+def _labels(graph: Store, found: Sequence[Path]) -> dict[str, str]:
+    """Labels of all nodes on some paths: a feature's label, a token's text."""
+    keys = dict.fromkeys(key for path in found for key in path.keys)
+    return {
+        key: str(
+            ask(graph, "token", key=key)["text"].iloc[0]
+            if key.startswith("tok:")
+            else ask(graph, "label", key=key)["label"].iloc[0]
+        )
+        for key in keys
+    }

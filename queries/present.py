@@ -1,0 +1,128 @@
+"""Answers as text, JSON, CSV and Cypher scripts. Pure functions: nothing here asks a store.
+
+Tables and cards for a terminal are in :mod:`queries.present_text`, pictures of circuits in
+:mod:`queries.present_circuit`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from queries.circuits import Circuit
+from queries.present_circuit import FORMS
+from queries.present_text import card_text, footer, paths_text, table
+
+__all__ = [
+    "card_json",
+    "card_text",
+    "circuit_as",
+    "cypher_script",
+    "footer",
+    "paths_text",
+    "table",
+    "to_csv",
+    "to_json",
+]
+
+_UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def to_json(frame: pd.DataFrame) -> str:
+    """``{"rows": [...], ...}``: a row a line, then the envelope. NaN and infinity are null."""
+    return _json({"rows": _records(frame), **frame.attrs})
+
+
+def to_csv(frame: pd.DataFrame, *, provenance: bool = False) -> str:
+    """CSV with a header; lists are JSON, what is missing is empty. ``provenance``: a first line ``# {...}``."""
+    written = io.StringIO()
+    if provenance:
+        written.write(f"# {_compact(frame.attrs)}\n")
+    writer = csv.writer(written, lineterminator="\n")
+    writer.writerow(frame.columns)
+    for record in _records(frame):
+        writer.writerow("" if v is None else _compact(v) if isinstance(v, list | dict) else v for v in record.values())
+    return written.getvalue()
+
+
+def card_json(card: Mapping[str, Any]) -> str:
+    """A card as JSON; its ``inputs`` and ``outputs`` are lists of rows."""
+    return _json({name: _records(v) if isinstance(v, pd.DataFrame) else v for name, v in card.items()})
+
+
+def circuit_as(form: str, circuit: Circuit) -> str:
+    """A circuit as text (a tree), json, dot, graphml or mermaid."""
+    if form == "json":
+        return _json(
+            {
+                "nodes": _records(circuit.nodes),
+                "edges": _records(circuit.edges),
+                **circuit.attrs,
+            }
+        )
+    return FORMS[form](circuit)
+
+
+def cypher_script(noted: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
+    """Queries with their parameters, ready to paste into Neo4j Browser, each once."""
+    parts = []
+    for text, parameters in noted:
+        given = ", ".join(f"{name}: {json.dumps(value)}" for name, value in parameters.items())
+        part = f":param {{{given}}};\n\n{text.rstrip()};" if given else f"{text.rstrip()};"
+        if part not in parts:
+            parts.append(part)
+    return "\n\n".join(parts)
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    # Through numpy where it is a number there: a Series would hand out float32 as the wider float of Python.
+    columns = {
+        name: [_plain(value) for value in (series.to_numpy() if series.dtype.kind == "f" else series)]
+        for name, series in frame.items()
+    }
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it. A float32 is written with the digits that it has."""
+    match value:
+        case list() | tuple() | np.ndarray():
+            return [_plain(item) for item in value]
+        case dict():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case bool() | np.bool_():
+            return bool(value)
+        case np.float32():
+            return float(str(value)) if math.isfinite(value) else None
+        case float():
+            return float(value) if math.isfinite(value) else None
+        case int() | np.integer():
+            return int(value)
+        case str():
+            return value
+    return None if pd.isna(value) else str(value)
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    lines = []
+    for name, value in content.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            rows = ",\n".join(f"    {_compact(row)}" for row in value)
+            lines.append(f"  {json.dumps(name)}: [\n{rows}\n  ]")
+        else:
+            lines.append(f"  {json.dumps(name)}: {_compact(value)}")
+    return "{\n" + ",\n".join(lines) + "\n}"
+
+
+def _compact(value: Any) -> str:
+    """On one line, readable, and with nothing that a terminal would obey."""
+    text = json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
+    return _UNSAFE_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

@@ -1,0 +1,96 @@
+"""Search puts the features that a person would call the word's on top."""
+
+from __future__ import annotations
+
+import pytest
+
+import queries
+from atlas.errors import BadKey, BadSetting
+from tests.toy import Toy
+from tests.unit.queries.asked import Asked
+
+
+def excited(toy: Toy, token: str) -> dict[str, float]:
+    """Features that a token excites, with the z of the connection."""
+    return {b: z for a, b, w, z, _ in toy.edges["ACTIVATES"] if a == token and w > 0}
+
+
+def test_a_word_finds_the_features_that_read_its_tokens_or_name_it(asked: Asked):
+    found = queries.search(asked.graph, "rabbit", k=500)
+
+    for toy in (asked.toy, asked.other):
+        own = {key for key in found["key"] if key.startswith(f"{toy.model}/")}
+        labelled = {row["key"] for row in toy.nodes["Feature"] if "rabbit" in row["label"]}
+        assert own == labelled | excited(toy, "tok:toy-words/1").keys() | excited(toy, "tok:toy-words/2").keys()
+    assert found.attrs["complete"] is True
+
+
+def test_a_feature_that_reads_the_word_and_is_called_by_it_comes_before_one_that_only_does_either(
+    asked: Asked,
+):
+    found = queries.search(asked.graph, "rabbit", k=500, model="toy").set_index("key")
+
+    both = found[(found["matched_by"] == "label+token")]
+    either = found[(found["matched_by"] != "label+token")]
+    assert len(both)
+    assert len(either)
+    assert either["score"].iloc[0] <= both["score"].iloc[0]
+    best = {key: max(excited(asked.toy, f"tok:toy-words/{i}").get(key, 0.0) for i in (1, 2)) for key in found.index}
+    for row in found[found["matched_by"] == "token"].itertuples():
+        assert row.score == pytest.approx(best[row.Index])
+    for row in both.itertuples():
+        assert best[row.Index] < row.score <= best[row.Index] + 10 + 1e-5
+
+
+def test_rows_are_in_the_order_of_their_scores_and_ties_in_that_of_their_keys(
+    asked: Asked,
+):
+    found = queries.search(asked.graph, "rabbit", k=500)
+
+    order = list(zip(-found["score"], found["key"], strict=True))
+    assert order == sorted(order)
+
+
+def test_a_model_or_a_set_holds_for_every_row_and_still_fills_the_answer(asked: Asked):
+    for scope in ({"model": "other"}, {"set": "tc-x"}):
+        found = queries.search(asked.graph, "rabbit", k=4, **scope)
+        whole = queries.search(asked.graph, "rabbit", k=500)
+
+        assert len(found) == 4
+        assert list(found["key"]) == [key for key in whole["key"] if key.startswith("other/")][:4]
+
+
+@pytest.mark.parametrize("text", [" rabbit", "tok:toy-words/1", "token:' rabbit'"])
+def test_by_token_only_what_the_token_excites_counts_by_z(text: str, asked: Asked):
+    found = queries.search(asked.graph, text, by="token", model="toy", k=6)
+
+    truth = sorted(
+        excited(asked.toy, "tok:toy-words/1").items(),
+        key=lambda item: (-item[1], item[0]),
+    )[:6]
+    assert list(zip(found["key"], found["score"], strict=True)) == truth
+    assert set(found["text"]) == {" rabbit"}
+    assert set(found["matched_by"]) == {"token"}
+
+
+def test_nothing_found_is_an_answer(asked: Asked):
+    nothing = queries.search(asked.graph, "walrus")
+    blank = queries.search(asked.graph, "  \n ")
+
+    assert nothing.empty
+    assert "nothing says 'walrus'" in nothing.attrs["note"]
+    assert blank.empty
+    assert "blank" in blank.attrs["note"]
+    assert dict(nothing.dtypes) == dict(queries.search(asked.graph, "rabbit").dtypes)
+
+
+def test_what_cannot_be_searched_for_is_refused(asked: Asked):
+    with pytest.raises(BadKey, match="no token says 'walrus'"):
+        queries.search(asked.graph, "walrus", by="token")
+    with pytest.raises(BadKey, match="did you mean 'other'"):
+        queries.search(asked.graph, "rabbit", model="othr")
+    for options in ({"by": "meaning"}, {"k": 0}):
+        with pytest.raises(BadSetting):
+            queries.search(asked.graph, "rabbit", **options)
+    with pytest.raises(BadSetting):
+        queries.search(asked.graph, 7)
