@@ -103,7 +103,8 @@ def read(build: Build, place: Path) -> Descriptions:
         first[layer], start = start, start + size
     rows: dict[int, Record] = {}
     for path in files:
-        for number, record in enumerate(_load(path)):
+        here = _load(path)
+        for number, record in enumerate(here):
             where = f"{path.name}, entry {number}"
             _check(record, where)
             layer, idx = record["feature"]["layer"], record["feature"]["feature_idx"]
@@ -116,7 +117,7 @@ def read(build: Build, place: Path) -> Descriptions:
             if first[layer] + idx in rows:
                 raise BadDescriptions(f"{where} describes feature {layer}/{idx} a second time")
             rows[first[layer] + idx] = record
-    _same_vocabulary(build, rows.values(), place)
+        _same_vocabulary(build, here, path)
     lines = [json.dumps(rows[row], ensure_ascii=False) for row in sorted(rows)]
     details = pa.table({"feature": pa.array(sorted(rows), pa.int32()), "record": pa.array(lines, pa.string())})
     said = [(row, _text(rows[row]), _scores(rows[row])) for row in sorted(rows) if rows[row]["description"]]

@@ -59,6 +59,14 @@ class Store(Protocol):
         """
         ...
 
+    def describe(self, build: Build, progress: Progress | None = None) -> bool:
+        """Say of a loaded build's features what is staged beside it (:mod:`atlas.descriptions`), labels included.
+
+        Descriptions that are no longer staged go. The same again changes nothing. False where the atlas does not hold
+        this build.
+        """
+        ...
+
     def remove(self, model: str, set: str | None = None, progress: Progress | None = None) -> int:
         """Take out a set, or a model with all its sets, and what nothing else uses. Returns nodes removed.
 

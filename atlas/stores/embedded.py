@@ -31,6 +31,7 @@ import pandas as pd
 import pyarrow as pa
 
 from atlas import schema, staging
+from atlas.descriptions.loading import changes
 from atlas.errors import (
     BadBuild,
     BadKey,
@@ -44,7 +45,7 @@ from atlas.errors import (
     WriteRefused,
 )
 from atlas.staging import Build, open_build
-from atlas.stores import Progress, adjacency, fulltext, readonly
+from atlas.stores import Progress, adjacency, embedded_describe, fulltext, readonly
 from atlas.stores.embedded_rows import copy_rows, load_build, saved_rows
 
 FORMAT = 1
@@ -142,6 +143,17 @@ class EmbeddedStore:
                 "counts": {"Feature": sum(build.features_per_layer), **counts},
             }
             self._state["builds"] = [*(e for e in self._state["builds"] if e["set"] != build.set_key), entry]
+
+    def describe(self, build: Build, progress: Progress | None = None) -> bool:
+        self._writing()
+        if self._open is None and self._marker.exists():
+            self._connect()
+        found = changes(self, build) if self._open else None
+        if found:
+            with self._generation(copy=True) as (folder, connection):
+                embedded_describe.apply(connection, found, progress)
+                self._index(folder, connection)
+        return found is not None
 
     def remove(self, model: str, set: str | None = None, progress: Progress | None = None) -> int:
         self._writing()

@@ -44,6 +44,8 @@ class Request:
     """thresholds instead of the preset's, in deviations"""
     branch: str | None = None
     """WeightLens only: gpt, gemma or llama"""
+    false: float = 0.05
+    """atlas only: bound on the share of false discoveries in a row; 1 leaves the test out"""
     tokens: tuple[int, ...] | None = None
     """atlas only: the tokens to run alone; all where it is None"""
     show_rare: bool = False
@@ -57,6 +59,8 @@ class Request:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise BadSetting(f"{name} is {value}; give a positive number of deviations")
+        if not 0 < self.false <= 1:
+            raise BadSetting(f"the share of false discoveries is {self.false}; give more than 0 and at most 1")
         if self.branch is not None and (self.preset == "atlas" or self.branch not in list(Branch)):
             raise BadSetting(f"branch {self.branch!r} belongs to WeightLens and is one of {', '.join(Branch)}")
         if self.preset != "atlas" and (self.tokens is not None or self.show_rare):
@@ -122,7 +126,7 @@ def _records(details: pa.Table) -> Iterator[tuple[int, Record]]:
 
 
 def _own(subject: Subject, request: Request, progress: Progress | None) -> Descriptions:
-    rules = validated.Rules(seed=request.seed)
+    rules = validated.Rules(seed=request.seed, false=request.false)
     rules = replace(rules, token_z=request.token_z or rules.token_z, feature_z=request.feature_z or rules.feature_z)
     settings = {
         "preset": "atlas",

@@ -21,11 +21,11 @@ def made(tmp_path: Path) -> Toy:
     return toy.write(tmp_path / "build")
 
 
-def row(layer: int, index: int, text: str, **more: Any) -> dict[str, Any]:
+def row(at: int, index: int, text: str, **more: Any) -> dict[str, Any]:
     return {
-        "id": f"x{layer}{index}{len(text)}",
+        "id": f"x{at}{index}{len(text)}",
         "modelId": "toy",
-        "layer": f"{layer}-tc-40",
+        "layer": f"{at}-tc-40",
         "index": str(index),
         "authorId": "someone",
         "description": text,
