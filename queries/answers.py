@@ -49,11 +49,7 @@ def typed(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
 def _cast(column: pd.Series, kind: str) -> pd.Series:
     if not kind:
         return column
-    if kind in (
-        "texts",
-        "ints",
-        "floats",
-    ):  # stores name the items of a list differently
+    if kind in ("texts", "ints", "floats"):  # stores name the items of a list differently
         return pd.Series(pd.array(column.tolist(), dtype=TYPES[kind]), index=column.index)
     return column.astype(TYPES[kind])
 

@@ -182,12 +182,7 @@ def _parameter(query: str, line: str) -> Parameter:
         raise ValueError(f"{query}.cypher: {line!r} is no parameter; write $name: type = default  meaning")
     default = json.loads(match[3]) if match[3] else None
     kind = match[2] or "text"
-    return Parameter(
-        match[1],
-        kind,
-        float(default) if kind == "float" and default is not None else default,
-        match[4],
-    )
+    return Parameter(match[1], kind, float(default) if kind == "float" and default is not None else default, match[4])
 
 
 def _check(named: NamedQuery, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,14 +19,7 @@ from queries.resolve import Key, Node, resolve, resolve_all
 if TYPE_CHECKING:
     from atlas.stores import Store
 
-NODES = {
-    "key": "text",
-    "type": "text",
-    "layer": "int",
-    "label": "text",
-    "depth": "int",
-    "score": "double",
-}
+NODES = {"key": "text", "type": "text", "layer": "int", "label": "text", "depth": "int", "score": "double"}
 EDGES = {
     "source": "text",
     "target": "text",
@@ -114,12 +107,7 @@ def circuit(
         _grow(graph, growing, [n.key for n in roots], side, depth, width, least, sets)
     used = pd.concat([sets_of(node, sets) for node in roots]).drop_duplicates("set_key")
     attrs = envelope(used, "z", growing.whole, growing.bound)
-    attrs |= {
-        "score": "product of abs(z)",
-        "depth": depth,
-        "width": width,
-        "direction": direction,
-    }
+    attrs |= {"score": "product of abs(z)", "depth": depth, "width": width, "direction": direction}
     if not growing.edges:
         attrs["note"] = f"no connection passes min {least:g}" if least else "nothing of this direction is kept"
     elif not growing.whole:
@@ -162,10 +150,7 @@ def _grow(
                 layer = None if pd.isna(row.layer) else int(row.layer)
                 growing.nodes[other] = _Found(None, row.type, layer, row.label, step, score)
             else:
-                known.score, known.depth = (
-                    max(known.score, score),
-                    min(known.depth, step),
-                )
+                known.score, known.depth = max(known.score, score), min(known.depth, step)
             if row.type == "Feature" and other not in seen:
                 reached[other] = None
         seen |= reached.keys()
@@ -218,28 +203,16 @@ def _between(graph: Store, roots: list[Node], end: Node, depth: int, width: int,
         notes += [note] if note else []
         for path in found:
             for step in path.steps:
-                growing.edges[step.source, step.target, step.type] = (
-                    step.weight,
-                    step.z,
-                    step.share,
-                )
+                growing.edges[step.source, step.target, step.type] = (step.weight, step.z, step.share)
             for place, key in enumerate(path.keys):
                 node = resolve(graph, key) if key not in growing.nodes else None
                 known = (
                     growing.nodes[key] if node is None else _Found(node, node.type, node.layer, node.label, place, 0.0)
                 )
                 growing.nodes[key] = known
-                known.depth, known.score = (
-                    min(known.depth, place),
-                    max(known.score, abs(path.score)),
-                )
+                known.depth, known.score = min(known.depth, place), max(known.score, abs(path.score))
     attrs = envelope(pd.concat(used).drop_duplicates("set_key"), "weight", False, cuts.UNKNOWN)
-    attrs |= {
-        "score": "abs(product) of the best path",
-        "depth": depth,
-        "width": width,
-        "direction": "between",
-    }
+    attrs |= {"score": "abs(product) of the best path", "depth": depth, "width": width, "direction": "between"}
     attrs["note"] = "; ".join(dict.fromkeys(notes)) or "the best paths over the connections that are kept"
     return _finished(growing, roots, attrs)
 

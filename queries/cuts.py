@@ -31,18 +31,11 @@ def kept(stored: str) -> dict[str, Any]:
 
 
 def features(
-    properties: Mapping[str, Any],
-    side: str,
-    by: str,
-    positions: Sequence[int],
-    cut: Mapping[str, Any],
+    properties: Mapping[str, Any], side: str, by: str, positions: Sequence[int], cut: Mapping[str, Any]
 ) -> float:
     """Bound on a feature's FEEDS connections, ``side`` in or out, with the layers at ``positions`` of its set."""
     by_layer = _numbers(properties[f"cuts_{side}_by_layer"])
-    largest = max(
-        (by_layer[at] if at < len(by_layer) else UNKNOWN for at in positions),
-        default=0.0,
-    )
+    largest = max((by_layer[at] if at < len(by_layer) else UNKNOWN for at in positions), default=0.0)
     if largest == 0 or by == "weight":
         return largest
     if by == "z":
@@ -63,10 +56,7 @@ def tokens(properties: Mapping[str, Any], side: str, by: str, sign: int, cut: Ma
     if largest == 0 or by == "weight":
         return largest
     if by == "z":
-        mean, deviation = (
-            _number(properties[f"mean_{kind}s"]),
-            _number(properties[f"std_{kind}s"]),
-        )
+        mean, deviation = _number(properties[f"mean_{kind}s"]), _number(properties[f"std_{kind}s"])
         # Weights left out lie in [-negative, positive]; so far from the mean can they be.
         return _min_z(_over(max(abs(positive - mean), abs(-negative - mean)), deviation), cut)
     return _over(largest, properties["l1_in"]) if side == "in" else UNKNOWN

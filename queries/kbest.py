@@ -129,13 +129,7 @@ class _Search:
         sign: int,
         max_edges: int | None,
     ) -> None:
-        self.graph, self.end, self.k, self.combine, self.neutral = (
-            graph,
-            end,
-            k,
-            combine,
-            neutral,
-        )
+        self.graph, self.end, self.k, self.combine, self.neutral = graph, end, k, combine, neutral
         self.outside = start if isinstance(start, Links) else None
         self.start = START if isinstance(start, Links) else start
         self.parities = 2 if sign else 1
@@ -144,12 +138,7 @@ class _Search:
         """a path to the end has at most so many edges, or any number"""
         self.entry: dict[int, tuple[float, bool]] = {}
         if self.outside is not None:
-            links = zip(
-                self.outside.node,
-                self.outside.strength,
-                self.outside.negative,
-                strict=True,
-            )
+            links = zip(self.outside.node, self.outside.strength, self.outside.negative, strict=True)
             self.entry = {int(node): (float(strength), bool(negative)) for node, strength, negative in links}
         self.best: list[np.ndarray] = []
         """by edges so far (one entry, if unlimited): float64 [n_parities, n_nodes]; 0 where no path leads"""
@@ -230,12 +219,7 @@ class _Search:
         return [None] if len(nodes) > _DENSE * (stop - begin) else [nodes]
 
     def _advance(
-        self,
-        before: np.ndarray,
-        after: np.ndarray,
-        layer: int,
-        nodes: np.ndarray | None,
-        entering: bool,
+        self, before: np.ndarray, after: np.ndarray, layer: int, nodes: np.ndarray | None, entering: bool
     ) -> None:
         """Best scores of some nodes of a layer (None: all) from those of their sources."""
         if nodes is not None:
@@ -248,13 +232,7 @@ class _Search:
             for low in range(begin, stop, _ROWS_AT_ONCE):
                 some = np.arange(low, min(low + _ROWS_AT_ONCE, stop))
                 span = slice(int(self.graph.offsets[low]), int(self.graph.offsets[some[-1] + 1]))
-                self._reduce(
-                    before,
-                    after,
-                    some,
-                    span,
-                    np.diff(self.graph.offsets[low : some[-1] + 2]),
-                )
+                self._reduce(before, after, some, span, np.diff(self.graph.offsets[low : some[-1] + 2]))
         if entering and self.outside is not None:
             first, last = self.graph.first[layer], self.graph.first[layer + 1]
             inside = (self.outside.node >= first) & (self.outside.node < last)
@@ -264,12 +242,7 @@ class _Search:
                 np.maximum.at(after[parity], self.outside.node[mine], entered)
 
     def _reduce(
-        self,
-        before: np.ndarray,
-        after: np.ndarray,
-        nodes: np.ndarray,
-        edges: slice | np.ndarray,
-        counts: np.ndarray,
+        self, before: np.ndarray, after: np.ndarray, nodes: np.ndarray, edges: slice | np.ndarray, counts: np.ndarray
     ) -> None:
         """The best of each row. ``counts``: edges of each of the nodes, whose rows lie one after another."""
         filled = counts > 0
@@ -331,15 +304,7 @@ class _Search:
             entry = self.entry.get(node)
             enters = entry is not None and (self.limit is None or edges == 1)
             if enters and (self.parities == 1 or entry[1] == bool(parity)):
-                ranking.waiting.append(
-                    (
-                        -float(self.combine(self.neutral, entry[0])),
-                        START,
-                        0,
-                        0,
-                        entry[0],
-                    )
-                )
+                ranking.waiting.append((-float(self.combine(self.neutral, entry[0])), START, 0, 0, entry[0]))
         for level in levels:
             values = self.best[level][0 if self.parities == 1 else parity][links.node]
             if self.parities == 2:

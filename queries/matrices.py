@@ -17,14 +17,7 @@ if TYPE_CHECKING:
     from atlas.stores import Store
 
 
-def matrix(
-    graph: Store,
-    set_key: str,
-    source_layer: int,
-    target_layer: int,
-    *,
-    of: str = "weight",
-) -> csr_array:
+def matrix(graph: Store, set_key: str, source_layer: int, target_layer: int, *, of: str = "weight") -> csr_array:
     """The kept connections from one layer's features to another's, as a sparse array.
 
     Shape [features of ``target_layer``, features of ``source_layer``]: a row is a feature that reads, so that
@@ -57,10 +50,6 @@ def matrix(
     values = np.asarray(getattr(adjacency, of)[span])
     counted = np.concatenate([[0], np.cumsum(inside)])
     return csr_array(
-        (
-            values[inside],
-            sources[inside] - first[source],
-            counted[offsets - offsets[0]],
-        ),
+        (values[inside], sources[inside] - first[source], counted[offsets - offsets[0]]),
         shape=(stop - begin, int(first[source + 1] - first[source])),
     )

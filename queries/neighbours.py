@@ -109,12 +109,7 @@ def around(graph: Store, node: Node, direction: str, asked: Filter, sets: pd.Dat
     }
     parts, bounds = [], [0.0]
     for kind, name in kinds.items():
-        parameters: dict[str, Any] = {
-            "by": asked.by,
-            "sign": asked.sign,
-            "min": asked.min,
-            "limit": asked.k,
-        }
+        parameters: dict[str, Any] = {"by": asked.by, "sign": asked.sign, "min": asked.min, "limit": asked.k}
         if kind == "features":
             parameters |= {"first": asked.first, "last": asked.last}
         if node.type == "Token":
@@ -145,11 +140,7 @@ def sets_of(node: Node, sets: pd.DataFrame) -> pd.DataFrame:
 
 
 def _neighbours(
-    graph: Store,
-    direction: str,
-    keys: Key | Iterable[Key],
-    asked: Filter,
-    set: str | None,
+    graph: Store, direction: str, keys: Key | Iterable[Key], asked: Filter, set: str | None
 ) -> pd.DataFrame:
     nodes, many = resolve_all(graph, keys, set=set)
     sets = ask(graph, "sets")
@@ -196,15 +187,7 @@ def _one_or_list(values: list[Any]) -> Any:
     return values[0] if len(values) == 1 else values
 
 
-def _bound(
-    graph: Store,
-    node: Node,
-    direction: str,
-    kind: str,
-    name: str,
-    asked: Filter,
-    sets: pd.DataFrame,
-) -> float:
+def _bound(graph: Store, node: Node, direction: str, kind: str, name: str, asked: Filter, sets: pd.DataFrame) -> float:
     side = "in" if direction == "inputs" else "out"
     if node.type == "Token":
         bounds = [0.0]

@@ -136,11 +136,7 @@ def find(
         raise BadKey(f"{start.key} is both ends; a path needs two different features, or a token")
     sets = ask(graph, "sets")
     if reason := _apart(start, end):
-        return (
-            [],
-            sets[sets["set_key"].isin([n.set for n in (start, end) if n.type == "Feature"])],
-            reason,
-        )
+        return [], sets[sets["set_key"].isin([n.set for n in (start, end) if n.type == "Feature"])], reason
     set_key = _set_of(graph, start, end, set, sets)
     own = sets[sets["set_key"] == set_key]
     for node in (start, end):
@@ -154,11 +150,7 @@ def find(
     conditions += [f"abs(z) of {threshold:g} or more"] if threshold else []
     conditions += [f"sign {sign}"] if parity else []
     under = f" with {' and '.join(conditions)}" if conditions else ""
-    return (
-        [],
-        own,
-        f"no path{under} leads from {start.key} to {end.key} over the connections that are kept",
-    )
+    return [], own, f"no path{under} leads from {start.key} to {end.key} over the connections that are kept"
 
 
 def _apart(start: Node, end: Node) -> str:
@@ -193,27 +185,14 @@ class _Search:
     """Best paths over the adjacency of one set, by one score."""
 
     def __init__(self, graph: Store, adjacency: Adjacency, set_key: str, score: str, least: float) -> None:
-        self._store, self._adjacency, self._set, self._score, self._least = (
-            graph,
-            adjacency,
-            set_key,
-            score,
-            least,
-        )
+        self._store, self._adjacency, self._set, self._score, self._least = graph, adjacency, set_key, score, least
         # Plain arrays over the mapped files: each slice of a memmap would cost microseconds.
         self._numbers = {name: np.asarray(getattr(adjacency, name)) for name in ("weight", "z", "share")}
-        self._offsets, self._source = (
-            np.asarray(adjacency.offsets),
-            np.asarray(adjacency.source),
-        )
+        self._offsets, self._source = np.asarray(adjacency.offsets), np.asarray(adjacency.source)
         sizes = np.concatenate([[0], np.cumsum(adjacency.features_per_layer)])
         self._first = [int(number) for number in sizes]
         self._graph = kbest.Graph(
-            self._offsets,
-            self._source,
-            self._strength,
-            lambda at: self._numbers["weight"][at] < 0,
-            self._first,
+            self._offsets, self._source, self._strength, lambda at: self._numbers["weight"][at] < 0, self._first
         )
 
     def best(self, start: Node, end: Node, k: int, sign: int, limit: int | None) -> list[Path]:
@@ -225,14 +204,7 @@ class _Search:
             finish, extra = self._links(leaving), 0
         else:
             # One more connection, of no effect, from the last feature to the end.
-            finish, extra = (
-                kbest.Links(
-                    np.array([self._number(end.key)]),
-                    np.array([neutral]),
-                    np.array([False]),
-                ),
-                1,
-            )
+            finish, extra = kbest.Links(np.array([self._number(end.key)]), np.array([neutral]), np.array([False])), 1
         found = kbest.best_paths(
             self._graph,
             begin,
@@ -252,15 +224,7 @@ class _Search:
 
     def _token_links(self, token: Node, query: str) -> pd.DataFrame:
         """A token's kept connections with the set, by the number of the feature."""
-        found = ask(
-            self._store,
-            query,
-            key=token.key,
-            set=self._set,
-            by="z",
-            min=self._least,
-            limit=_ALL,
-        )
+        found = ask(self._store, query, key=token.key, set=self._set, by="z", min=self._least, limit=_ALL)
         return found.assign(node=[self._number(key) for key in found["key"]]).set_index("node").sort_index()
 
     def _links(self, frame: pd.DataFrame) -> kbest.Links:
@@ -277,36 +241,15 @@ class _Search:
         model, _, name = self._set.partition("/")
         return f"{model}/{self._adjacency.layers[at]}-{name}/{number - self._first[at]}"
 
-    def _path(
-        self,
-        found: kbest.Found,
-        start: Node,
-        end: Node,
-        entering: pd.DataFrame,
-        leaving: pd.DataFrame,
-    ) -> Path:
+    def _path(self, found: kbest.Found, start: Node, end: Node, entering: pd.DataFrame, leaving: pd.DataFrame) -> Path:
         steps = []
         numbers = found.nodes
         if start.type == "Token":
-            steps.append(
-                _token_step(
-                    start.key,
-                    self._key(numbers[1]),
-                    "ACTIVATES",
-                    entering.loc[numbers[1]],
-                )
-            )
+            steps.append(_token_step(start.key, self._key(numbers[1]), "ACTIVATES", entering.loc[numbers[1]]))
             numbers = numbers[1:]
         steps += [self._step(*ends) for ends in pairwise(numbers)]
         if end.type == "Token":
-            steps.append(
-                _token_step(
-                    self._key(numbers[-1]),
-                    end.key,
-                    "PROMOTES",
-                    leaving.loc[numbers[-1]],
-                )
-            )
+            steps.append(_token_step(self._key(numbers[-1]), end.key, "PROMOTES", leaving.loc[numbers[-1]]))
         negative = sum(step.weight < 0 for step in steps) % 2
         return Path(-found.score if negative else found.score, tuple(steps))
 

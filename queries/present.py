@@ -6,8 +6,6 @@ Tables and cards for a terminal are in :mod:`queries.present_text`, pictures of 
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import re
@@ -43,14 +41,10 @@ def to_json(frame: pd.DataFrame) -> str:
 
 def to_csv(frame: pd.DataFrame, *, provenance: bool = False) -> str:
     """CSV with a header; lists are JSON, what is missing is empty. ``provenance``: a first line ``# {...}``."""
-    written = io.StringIO()
-    if provenance:
-        written.write(f"# {_compact(frame.attrs)}\n")
-    writer = csv.writer(written, lineterminator="\n")
-    writer.writerow(frame.columns)
-    for record in _records(frame):
-        writer.writerow("" if v is None else _compact(v) if isinstance(v, list | dict) else v for v in record.values())
-    return written.getvalue()
+    lines = [f"# {_compact(frame.attrs)}"] if provenance else []
+    lines.append(",".join(_csv(name) for name in frame.columns))
+    lines += [",".join(_csv(value) for value in record.values()) for record in _records(frame)]
+    return "\n".join(lines) + "\n"
 
 
 def card_json(card: Mapping[str, Any]) -> str:
@@ -61,13 +55,7 @@ def card_json(card: Mapping[str, Any]) -> str:
 def circuit_as(form: str, circuit: Circuit) -> str:
     """A circuit as text (a tree), json, dot, graphml or mermaid."""
     if form == "json":
-        return _json(
-            {
-                "nodes": _records(circuit.nodes),
-                "edges": _records(circuit.edges),
-                **circuit.attrs,
-            }
-        )
+        return _json({"nodes": _records(circuit.nodes), "edges": _records(circuit.edges), **circuit.attrs})
     return FORMS[form](circuit)
 
 
@@ -89,6 +77,12 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
         for name, series in frame.items()
     }
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _csv(value: Any) -> str:
+    """One field, quoted where RFC 4180 asks for it; a bare carriage return too, which Python's writer lets through."""
+    text = "" if value is None else _compact(value) if isinstance(value, list | dict) else str(value)
+    return '"' + text.replace('"', '""') + '"' if any(char in text for char in ',"\r\n') else text
 
 
 def _plain(value: Any) -> Any:

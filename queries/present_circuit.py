@@ -59,22 +59,12 @@ def _branch(
         mark = " ↑" if again else ""
         lines.append(
             _cut(
-                f"{indent}{'└─' if last else '├─'} {number(float(edge.z), 'z'):>6}  {key}  {_label(node)}{mark}",
-                width,
+                f"{indent}{'└─' if last else '├─'} {number(float(edge.z), 'z'):>6}  {key}  {_label(node)}{mark}", width
             )
         )
         if unfolds and not again:
             unfolded.add(key)
-            _branch(
-                lines,
-                key,
-                indent + ("   " if last else "│  "),
-                level + 1,
-                below,
-                nodes,
-                unfolded,
-                width,
-            )
+            _branch(lines, key, indent + ("   " if last else "│  "), level + 1, below, nodes, unfolded, width)
 
 
 def dot(circuit: Circuit) -> str:
@@ -94,10 +84,7 @@ def dot(circuit: Circuit) -> str:
 
 def graphml(circuit: Circuit) -> str:
     """GraphML with every column as typed data, for Gephi, yEd, networkx."""
-    tables = (
-        ("node", circuit.nodes, ("key",)),
-        ("edge", circuit.edges, ("source", "target")),
-    )
+    tables = (("node", circuit.nodes, ("key",)), ("edge", circuit.edges, ("source", "target")))
     lines = [
         '<?xml version="1.0" encoding="UTF-8"?>',
         '<graphml xmlns="http://graphml.graphdrawing.org/xmlns">',
@@ -133,12 +120,7 @@ def mermaid(circuit: Circuit) -> str:
     return "\n".join(lines)
 
 
-FORMS: dict[str, Callable[[Circuit], str]] = {
-    "text": tree,
-    "dot": dot,
-    "graphml": graphml,
-    "mermaid": mermaid,
-}
+FORMS: dict[str, Callable[[Circuit], str]] = {"text": tree, "dot": dot, "graphml": graphml, "mermaid": mermaid}
 
 
 def _label(node: Any) -> str:

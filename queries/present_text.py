@@ -17,30 +17,9 @@ from queries.resolve import spans
 
 WIDTH = 100
 _BAR = 8
-_WHOLE = {
-    "key",
-    "set",
-    "model",
-    "source",
-    "target",
-    "run",
-    "name",
-    "command",
-    "key_a",
-    "key_b",
-    "build",
-}
+_WHOLE = {"key", "set", "model", "source", "target", "run", "name", "command", "key_a", "key_b", "build"}
 """Columns that are never cut: one types them again."""
-_PLAIN_NUMBERS = {
-    "layer",
-    "idx",
-    "rank",
-    "depth",
-    "hops",
-    "token_id",
-    "source_layer",
-    "target_layer",
-}
+_PLAIN_NUMBERS = {"layer", "idx", "rank", "depth", "hops", "token_id", "source_layer", "target_layer"}
 
 
 def table(frame: pd.DataFrame, width: int = WIDTH) -> str:
@@ -54,11 +33,7 @@ def table(frame: pd.DataFrame, width: int = WIDTH) -> str:
     }
     numeric = {name for name in shown if pd.api.types.is_numeric_dtype(frame[name].dtype)}
     widths = {name: max(cell_len(text) for text in (name, *cells[name])) for name in shown}
-    _shrink(
-        widths,
-        [name for name in shown if name not in numeric and name not in _WHOLE],
-        width,
-    )
+    _shrink(widths, [name for name in shown if name not in numeric and name not in _WHOLE], width)
     lines = [{name: name for name in shown}]
     lines += [dict(zip(shown, row, strict=True)) for row in zip(*(cells[name] for name in shown), strict=True)]
     return "\n".join(
@@ -104,10 +79,7 @@ def card_text(card: Mapping[str, Any], width: int = WIDTH) -> str:
     width = min(max(width, 60), WIDTH)
     title, source = _title(card)
     label = quoted(card["label"]) if card["type"] == "Token" else visible(card["label"])
-    lines = [
-        *_beside(visible(card["key"]), title, width),
-        *_beside(label, source, width),
-    ]
+    lines = [*_beside(visible(card["key"]), title, width), *_beside(label, source, width)]
     for said in card.get("descriptions", []):
         text = visible(f"{said['text']} ({said['method']})")
         lines += textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="    ")
@@ -130,13 +102,6 @@ def card_text(card: Mapping[str, Any], width: int = WIDTH) -> str:
     if card.get("page"):
         lines.append(f" page:  {visible(card['page'])}")
     return "\n".join([*lines, *_more(card, width)])
-
-
-def _histogram(counts: list[int], bars: int = 24) -> str:
-    """Counts as a line of blocks, neighbouring bins taken together; what holds anything shows."""
-    step = -(-len(counts) // bars)
-    sums = [sum(counts[start : start + step]) for start in range(0, len(counts), step)]
-    return "".join(" ▁▂▃▄▅▆▇█"[-(-8 * count // max(sums))] for count in sums)
 
 
 def visible(text: str) -> str:
@@ -232,10 +197,7 @@ def _beside(left: str, right: str, width: int) -> list[str]:
 def _title(card: Mapping[str, Any]) -> tuple[str, str]:
     if card["type"] == "Token":
         models = ", ".join(card["models"])
-        return (
-            f"token {card['token_id']:,} of the vocabulary {visible(card['vocabulary'])}",
-            f"of {visible(models)}",
-        )
+        return f"token {card['token_id']:,} of the vocabulary {visible(card['vocabulary'])}", f"of {visible(models)}"
     where = f"layer {card['layer']} of {card['layers']} · feature {card['idx']:,} of {card['features']:,}"
     source = "its strongest tokens" if card["label_source"] == "tokens" else f"from {visible(card['label_source'])}"
     return where, source

@@ -15,15 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from atlas.errors import Ambiguous, BadKey
-from atlas.model import (
-    FeatureKey,
-    HeadKey,
-    SaeLensKey,
-    ShortKey,
-    TokenKey,
-    TokenText,
-    parse,
-)
+from atlas.model import FeatureKey, HeadKey, SaeLensKey, ShortKey, TokenKey, TokenText, parse
 from queries.catalog import ask
 
 if TYPE_CHECKING:
@@ -128,13 +120,7 @@ def _feature(graph: Store, key: FeatureKey) -> Node:
     if found.empty:
         raise BadKey(_why_no_feature(graph, key))
     properties = found.iloc[0].to_dict()
-    return Node(
-        str(key),
-        "Feature",
-        int(properties["layer"]),
-        str(properties["label"]),
-        properties,
-    )
+    return Node(str(key), "Feature", int(properties["layer"]), str(properties["label"]), properties)
 
 
 def _token(graph: Store, key: TokenKey) -> Node:

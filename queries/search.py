@@ -15,14 +15,7 @@ from queries.resolve import known_model, one_set, resolve
 if TYPE_CHECKING:
     from atlas.stores import Store
 
-COLUMNS = {
-    "key": "text",
-    "layer": "int",
-    "label": "text",
-    "text": "text",
-    "score": "float",
-    "matched_by": "text",
-}
+COLUMNS = {"key": "text", "layer": "int", "label": "text", "text": "text", "score": "float", "matched_by": "text"}
 
 LABEL = 10.0
 """What a match in a label or description counts for, in deviations: the z of a token that a feature clearly reads."""
@@ -31,13 +24,7 @@ _LEAST_MATCHES = 500
 
 
 def search(
-    graph: Store,
-    text: str,
-    *,
-    by: str = "text",
-    model: str | None = None,
-    set: str | None = None,
-    k: int = 20,
+    graph: Store, text: str, *, by: str = "text", model: str | None = None, set: str | None = None, k: int = 20
 ) -> pd.DataFrame:
     """Features for a word or phrase, the best first.
 
@@ -59,11 +46,7 @@ def search(
         raise BadSetting(f"what to search for is {ascii(text)[:40]}; give text")
     scope = _Scope(graph, model, set)
     if not text.strip():
-        frame, whole, note = (
-            rows([], COLUMNS),
-            True,
-            "nothing to search for: the text is blank",
-        )
+        frame, whole, note = rows([], COLUMNS), True, "nothing to search for: the text is blank"
     elif by == "token":
         tokens = dict.fromkeys(_tokens_that_say(graph, text, model, set), 1.0)
         frame, whole = _rank(graph, {}, tokens, k, scope), False
@@ -109,11 +92,7 @@ def _evidence(hits: pd.DataFrame, text: str) -> tuple[dict[str, tuple[str, str, 
     best = max((float(score) for score in hits["score"]), default=0.0)
     for hit in hits.itertuples():
         if hit.type == "Feature":
-            found = (
-                str(hit.text),
-                str(hit.matched_by),
-                float(hit.score) / best if best > 0 else 1.0,
-            )
+            found = (str(hit.text), str(hit.matched_by), float(hit.score) / best if best > 0 else 1.0)
             if hit.key not in labelled or labelled[hit.key][2] < found[2]:
                 labelled[str(hit.key)] = found
         elif hit.type == "Token":
@@ -131,11 +110,7 @@ def _closeness(token: str, asked: str) -> float:
 
 
 def _rank(
-    graph: Store,
-    labelled: dict[str, tuple[str, str, float]],
-    tokens: dict[str, float],
-    k: int,
-    scope: _Scope,
+    graph: Store, labelled: dict[str, tuple[str, str, float]], tokens: dict[str, float], k: int, scope: _Scope
 ) -> pd.DataFrame:
     found: dict[str, dict[str, Any]] = {}
     # The first k of the scope are among the first k of each of its sets.
@@ -143,24 +118,11 @@ def _rank(
     for token, nearness in tokens.items():
         said = str(ask(graph, "token", key=token)["text"].iloc[0])
         for set_key in restricted:
-            features = ask(
-                graph,
-                "token_features",
-                key=token,
-                set=set_key,
-                by="z",
-                sign=1,
-                limit=max(k, 50),
-            )
+            features = ask(graph, "token_features", key=token, set=set_key, by="z", sign=1, limit=max(k, 50))
             for row in features.itertuples():
                 score = nearness * float(row.z)
                 if score > found.get(row.key, {"score": 0.0})["score"]:
-                    found[row.key] = {
-                        "layer": row.layer,
-                        "label": row.label,
-                        "text": said,
-                        "score": score,
-                    }
+                    found[row.key] = {"layer": row.layer, "label": row.label, "text": said, "score": score}
                     found[row.key]["matched_by"] = "token"
     for key, (text, matched_by, score) in labelled.items():
         if key not in scope:
@@ -173,10 +135,7 @@ def _rank(
         if "layer" not in row:
             node = ask(graph, "label", key=key).iloc[0]
             row |= {"layer": node["layer"], "label": node["label"]}
-    return rows(
-        [(key, *(row[name] for name in list(COLUMNS)[1:])) for key, row in best],
-        COLUMNS,
-    )
+    return rows([(key, *(row[name] for name in list(COLUMNS)[1:])) for key, row in best], COLUMNS)
 
 
 def _tokens_that_say(graph: Store, text: str, model: str | None, set: str | None) -> list[str]:

@@ -20,12 +20,7 @@ _ALL = 1_000_000
 
 
 def common(
-    graph: Store,
-    keys: Iterable[Key],
-    *,
-    of: str = "inputs",
-    k: int = 20,
-    set: str | None = None,
+    graph: Store, keys: Iterable[Key], *, of: str = "inputs", k: int = 20, set: str | None = None
 ) -> pd.DataFrame:
     """The nodes that all of several nodes read (``of="inputs"``) or write to (``of="outputs"``).
 
@@ -56,17 +51,11 @@ def common(
     assert shared is not None
     columns = {"key": "text", "type": "text", "layer": "int", "label": "text"}
     columns |= {node.key: "float" for node in nodes} | {"score": "float"}
-    answer = typed(
-        shared.reset_index().sort_values(["score", "key"], ascending=[False, True]),
-        columns,
-    )
+    answer = typed(shared.reset_index().sort_values(["score", "key"], ascending=[False, True]), columns)
     whole = max(bounds) <= 0 or (len(answer) >= k and answer["score"].iloc[k - 1] > max(bounds))
     answer = answer.head(k)
     answer.attrs = envelope(
-        pd.concat([sets_of(node, sets) for node in nodes]).drop_duplicates("set_key"),
-        "z",
-        bool(whole),
-        max(bounds),
+        pd.concat([sets_of(node, sets) for node in nodes]).drop_duplicates("set_key"), "z", bool(whole), max(bounds)
     )
     if answer.empty:
         answer.attrs["note"] = f"these {len(nodes)} nodes share no {of.removesuffix('s')} that is kept"

@@ -20,11 +20,7 @@ FEATURE = "toy/2-tc-40/11"
 
 @pytest.mark.parametrize(
     ("name", "key", "width"),
-    [
-        ("feature-100", FEATURE, 100),
-        ("feature-80", FEATURE, 80),
-        ("token-100", "token:' rabbit'", 100),
-    ],
+    [("feature-100", FEATURE, 100), ("feature-80", FEATURE, 80), ("token-100", "token:' rabbit'", 100)],
 )
 def test_a_card_reads_as_the_golden_one(name: str, key: str, width: int, asked: Asked):
     """``GOLDEN=write pytest`` writes them anew, for a person to read."""
@@ -39,12 +35,7 @@ def test_a_card_reads_as_the_golden_one(name: str, key: str, width: int, asked: 
 
 @pytest.mark.parametrize("width", [1, 40, 79, 97, 98, 100, 10_000])
 def test_no_card_is_wider_than_the_terminal_or_than_a_hundred_columns(width: int, asked: Asked):
-    keys = [
-        *asked.other.keys("Feature"),
-        "tok:toy-words/6",
-        "tok:toy-words/9",
-        "tok:toy-words/16",
-    ]
+    keys = [*asked.other.keys("Feature"), "tok:toy-words/6", "tok:toy-words/9", "tok:toy-words/16"]
     for key in keys[::4]:
         lines = present.card_text(queries.card(asked.graph, key, k=9), width=width).splitlines()
         commands = {line for line in lines if line.lstrip().startswith("atlas ")}
@@ -59,12 +50,7 @@ def test_a_card_holds_the_strongest_of_each_kind(asked: Asked):
         edges = getattr(truth, side)(FEATURE, kept=True)
         tokens, features = (strongest([e for e in edges if e.type == kind], "z", 3) for kind in ("Token", "Feature"))
         assert list(card[side]["key"]) == [e.key for e in (*tokens, *features)]
-    assert (card["layer"], card["layers"], card["idx"], card["features"]) == (
-        2,
-        5,
-        11,
-        13,
-    )
+    assert (card["layer"], card["layers"], card["idx"], card["features"]) == (2, 5, 11, 13)
     assert card["run"] == asked.toy.run
     properties = next(row for row in asked.toy.nodes["Feature"] if row["key"] == FEATURE)
     assert card["label"] == properties["label"]

@@ -152,14 +152,7 @@ def test_ones_own_cypher_is_answered_and_says_whether_it_is_whole(asked: Asked):
 
 
 @pytest.mark.parametrize(
-    "parameters",
-    [
-        {"x y": 1},
-        {"x": 2**64},
-        {"x": "\udc00"},
-        {"x": object()},
-        {"x": [{"y": "\ud800"}]},
-    ],
+    "parameters", [{"x y": 1}, {"x": 2**64}, {"x": "\udc00"}, {"x": object()}, {"x": [{"y": "\ud800"}]}]
 )
 def test_a_parameter_no_engine_can_take_is_refused(parameters, asked: Asked):
     with pytest.raises(BadQuery):

@@ -102,10 +102,7 @@ def test_an_explosive_circuit_is_refused_with_its_size(asked: Asked):
         queries.circuit(asked.graph, ROOT, depth=10**9, width=10**9)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{"depth": 0}, {"depth": -2}, {"width": 0}, {"direction": "up"}, {"min": -1}],
-)
+@pytest.mark.parametrize("options", [{"depth": 0}, {"depth": -2}, {"width": 0}, {"direction": "up"}, {"min": -1}])
 def test_a_circuit_that_makes_no_sense_is_refused(options, asked: Asked):
     with pytest.raises(BadSetting):
         queries.circuit(asked.graph, ROOT, **options)
@@ -146,13 +143,7 @@ def test_every_form_holds_every_node_and_edge(asked: Asked):
 
 def test_no_label_breaks_out_of_its_form(asked: Asked):
     """The toy's tokens hold quotes, backslashes, line breaks and markup."""
-    found = queries.circuit(
-        asked.graph,
-        [f"tok:toy-words/{i}" for i in range(17)],
-        direction="out",
-        depth=1,
-        width=2,
-    )
+    found = queries.circuit(asked.graph, [f"tok:toy-words/{i}" for i in range(17)], direction="out", depth=1, width=2)
 
     ElementTree.fromstring(present.circuit_as("graphml", found))
     for line in present.circuit_as("dot", found).splitlines()[3:-1]:

@@ -35,21 +35,13 @@ class Case:
         offsets = np.searchsorted([target for target, _ in inside], np.arange(n_nodes + 1))
         source = np.array([source for _, source in inside], np.int32)
         return kbest.Graph(
-            offsets.astype(np.int64),
-            source,
-            lambda at: np.abs(weight[at]),
-            lambda at: weight[at] < 0,
-            self.first,
+            offsets.astype(np.int64), source, lambda at: np.abs(weight[at]), lambda at: weight[at] < 0, self.first
         )
 
     def links(self, place: int) -> kbest.Links:
         pairs = sorted((a if b == place else b, w) for (a, b), w in self.edges.items() if place in (a, b))
         weights = np.array([weight for _, weight in pairs])
-        return kbest.Links(
-            np.array([node for node, _ in pairs], np.int64),
-            np.abs(weights),
-            weights < 0,
-        )
+        return kbest.Links(np.array([node for node, _ in pairs], np.int64), np.abs(weights), weights < 0)
 
 
 @st.composite
@@ -62,11 +54,7 @@ def cases(draw: st.DrawFn) -> Case:
     pairs += [(START, b) for b in nodes] if start == START else []
     pairs += [(a, END) for a in nodes]
     weights = draw(st.lists(st.none() | WEIGHTS, min_size=len(pairs), max_size=len(pairs)))
-    return Case(
-        sizes,
-        {pair: w for pair, w in zip(pairs, weights, strict=True) if w is not None},
-        start,
-    )
+    return Case(sizes, {pair: w for pair, w in zip(pairs, weights, strict=True) if w is not None}, start)
 
 
 @settings(max_examples=400, deadline=None)
@@ -79,15 +67,7 @@ def cases(draw: st.DrawFn) -> Case:
     dense=st.sampled_from([0.0, 0.3, 2.0]),
     rows=st.sampled_from([1, 2, 2048]),
 )
-@example(
-    Case([1, 1], {(0, 1): 1.0, (1, END): 1.0, (0, END): 1.0}, 0),
-    5,
-    True,
-    0,
-    None,
-    0.3,
-    2048,
-)
+@example(Case([1, 1], {(0, 1): 1.0, (1, END): 1.0, (0, END): 1.0}, 0), 5, True, 0, None, 0.3, 2048)
 def test_the_k_best_paths_are_those_of_brute_force_in_the_same_order(case, k, bottleneck, sign, max_edges, dense, rows):
     combine, neutral = (np.minimum, np.inf) if bottleneck else (np.multiply, 1.0)
     begin = case.links(START) if case.start == START else case.start
@@ -97,14 +77,7 @@ def test_the_k_best_paths_are_those_of_brute_force_in_the_same_order(case, k, bo
         patch.setattr(kbest, "_DENSE", dense)
         patch.setattr(kbest, "_ROWS_AT_ONCE", rows)
         found = kbest.best_paths(
-            case.graph(),
-            begin,
-            case.links(END),
-            k,
-            combine=combine,
-            neutral=neutral,
-            sign=sign,
-            max_edges=max_edges,
+            case.graph(), begin, case.links(END), k, combine=combine, neutral=neutral, sign=sign, max_edges=max_edges
         )
 
     every = walks(case.edges, case.start, END)

@@ -35,11 +35,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def passes(edge: Edge, of: str, sign: str, least: float | None, layer: str | None, by: str) -> bool:
-    kind = {
-        "all": ("Feature", "Token"),
-        "features": ("Feature",),
-        "tokens": ("Token",),
-    }[of]
+    kind = {"all": ("Feature", "Token"), "features": ("Feature",), "tokens": ("Token",)}[of]
     first, last = map(int, layer.split("-")) if layer else (0, 99)
     return (
         edge.type in kind
@@ -51,14 +47,7 @@ def passes(edge: Edge, of: str, sign: str, least: float | None, layer: str | Non
 
 def as_tuples(frame: pd.DataFrame) -> list[tuple]:
     return [
-        (
-            row.key,
-            row.type,
-            None if pd.isna(row.layer) else int(row.layer),
-            row.weight,
-            row.z,
-            row.share,
-        )
+        (row.key, row.type, None if pd.isna(row.layer) else int(row.layer), row.weight, row.z, row.share)
         for row in frame.itertuples()
     ]
 
@@ -75,9 +64,7 @@ QUESTIONS = list(
 )
 
 
-def test_neighbours_are_the_strongest_kept_and_complete_only_if_nothing_stronger_was_cut(
-    world: tuple[Store, Truth],
-):
+def test_neighbours_are_the_strongest_kept_and_complete_only_if_nothing_stronger_was_cut(world: tuple[Store, Truth]):
     graph, truth = world
     rng = random.Random(1)
     nodes = [*truth.toy.keys("Feature"), *truth.toy.keys("Token")]
@@ -85,30 +72,18 @@ def test_neighbours_are_the_strongest_kept_and_complete_only_if_nothing_stronger
 
     for direction, of, by, sign, least, layer in rng.sample(QUESTIONS, 80):
         key, k = rng.choice(nodes), rng.choice((1, 2, 5, 12, 60))
-        options = {
-            "of": of,
-            "k": k,
-            "by": by,
-            "sign": sign,
-            "min": least,
-            "layer": layer,
-        }
+        options = {"of": of, "k": k, "by": by, "sign": sign, "min": least, "layer": layer}
         found = getattr(queries, direction)(graph, key, **options)
         kept, every = (
             strongest(
-                [e for e in getattr(truth, direction)(key, kept=kept) if passes(e, of, sign, least, layer, by)],
-                by,
-                k,
+                [e for e in getattr(truth, direction)(key, kept=kept) if passes(e, of, sign, least, layer, by)], by, k
             )
             for kept in (True, False)
         )
 
         assert as_tuples(found) == [(e.key, e.type, e.layer, e.weight, e.z, e.share) for e in kept], (key, options)
         if found.attrs["complete"]:
-            assert [e.size(by) for e in kept] == [e.size(by) for e in every], (
-                key,
-                options,
-            )
+            assert [e.size(by) for e in kept] == [e.size(by) for e in every], (key, options)
         if truth.density == 1:
             assert found.attrs["complete"] or key.startswith("tok:"), (key, options)
         claims[found.attrs["complete"]] += 1
@@ -117,9 +92,7 @@ def test_neighbours_are_the_strongest_kept_and_complete_only_if_nothing_stronger
     assert truth.density == 1 or claims[False] > 10
 
 
-def test_the_few_strongest_features_of_a_token_are_complete_by_weight(
-    world: tuple[Store, Truth],
-):
+def test_the_few_strongest_features_of_a_token_are_complete_by_weight(world: tuple[Store, Truth]):
     graph, truth = world
     count = int(-(-truth.density * 34 // 1))  # what the build keeps for each token
 
@@ -153,17 +126,11 @@ def test_an_answer_names_what_it_rests_on(asked: Asked):
     found = queries.inputs(asked.graph, "toy/3-tc-40/2", by="weight")
 
     assert found.attrs["weight"] == "weight"
-    assert (found.attrs["model"], found.attrs["set"], found.attrs["run"]) == (
-        "toy",
-        "toy/tc-40",
-        asked.toy.run,
-    )
+    assert (found.attrs["model"], found.attrs["set"], found.attrs["run"]) == ("toy", "toy/tc-40", asked.toy.run)
     assert found.attrs["cut"]["density"] == 0.4
 
 
-def test_a_token_of_two_models_has_the_features_of_both_unless_one_set_is_named(
-    asked: Asked,
-):
+def test_a_token_of_two_models_has_the_features_of_both_unless_one_set_is_named(asked: Asked):
     both = queries.outputs(asked.graph, "token:' rabbit'", k=500)
     one = queries.outputs(asked.graph, "token:' rabbit'", k=500, set="other/tc-x")
 
@@ -236,8 +203,7 @@ def test_what_nodes_share_is_ranked_by_the_weakest_tie(asked: Asked):
     ]
     shared = set.intersection(*map(set, reads))
     truth = sorted(
-        ((min(abs(read[key][1]) for read in reads), key) for key in shared),
-        key=lambda row: (-row[0], row[1]),
+        ((min(abs(read[key][1]) for read in reads), key) for key in shared), key=lambda row: (-row[0], row[1])
     )
 
     found = queries.common(asked.graph, keys, k=500)
@@ -274,13 +240,7 @@ def test_a_matrix_holds_the_kept_edges_between_two_layers(asked: Asked):
 
 
 @pytest.mark.parametrize(
-    ("layers", "error"),
-    [
-        ((3, 3), BadSetting),
-        ((4, 3), BadSetting),
-        ((2, 3), BadKey),
-        ((-1, 3), BadSetting),
-    ],
+    ("layers", "error"), [((3, 3), BadSetting), ((4, 3), BadSetting), ((2, 3), BadKey), ((-1, 3), BadSetting)]
 )
 def test_a_matrix_between_layers_that_do_not_connect_is_refused(layers, error, asked: Asked):
     with pytest.raises(error):

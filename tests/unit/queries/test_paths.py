@@ -22,11 +22,7 @@ COLUMN = {"product": 2, "share": 4, "bottleneck": 3}
 def edges(toy: Toy, a: str, b: str, score: str, least: float = 0) -> dict[tuple[str, str], float]:
     """Connections with the number the score is made of, signed by the weight. A token at the end is another node."""
     found = {}
-    kinds = {
-        "FEEDS": True,
-        "ACTIVATES": a.startswith("tok:"),
-        "PROMOTES": b.startswith("tok:"),
-    }
+    kinds = {"FEEDS": True, "ACTIVATES": a.startswith("tok:"), "PROMOTES": b.startswith("tok:")}
     for kind, wanted in kinds.items():
         for row in toy.edges[kind] if wanted else []:
             source, target, weight, z, _ = row
@@ -37,15 +33,7 @@ def edges(toy: Toy, a: str, b: str, score: str, least: float = 0) -> dict[tuple[
 
 
 def truth(
-    toy: Toy,
-    a: str,
-    b: str,
-    score: str,
-    k: int,
-    *,
-    sign: int = 0,
-    max_edges: int | None = None,
-    least: float = 0,
+    toy: Toy, a: str, b: str, score: str, k: int, *, sign: int = 0, max_edges: int | None = None, least: float = 0
 ):
     number = {key: place for place, key in enumerate(toy.keys("Feature"))}
     every = walks(edges(toy, a, b, score, least), a, "end " + b if b.startswith("tok:") else b)
@@ -65,9 +53,7 @@ def as_found(frame: pd.DataFrame) -> list[tuple[float, tuple[str, ...]]]:
     return [(abs(score), tuple(keys)) for score, keys in zip(frame["score"], frame["keys"], strict=True)]
 
 
-def as_true(
-    rows: list[tuple[float, tuple[str, ...]]],
-) -> list[tuple[float, tuple[str, ...]]]:
+def as_true(rows: list[tuple[float, tuple[str, ...]]]) -> list[tuple[float, tuple[str, ...]]]:
     return [(score, tuple(key.removeprefix("end ") for key in keys)) for score, keys in rows]
 
 
@@ -80,15 +66,7 @@ def test_the_best_paths_are_the_best_of_all_paths_over_kept_connections(a: str, 
 
 
 @pytest.mark.parametrize(
-    "options",
-    [
-        {"sign": "+"},
-        {"sign": "-"},
-        {"max_hops": 1},
-        {"max_hops": 2},
-        {"max_hops": 3},
-        {"min": 0.9},
-    ],
+    "options", [{"sign": "+"}, {"sign": "-"}, {"max_hops": 1}, {"max_hops": 2}, {"max_hops": 3}, {"min": 0.9}]
 )
 def test_conditions_hold_for_every_path_and_lose_none(options, asked: Asked):
     conditions = {
@@ -115,28 +93,14 @@ def test_a_path_tells_its_connections(asked: Asked):
     assert found["hops"] == len(found["weights"]) == len(found["keys"]) - 1
     assert found["score"] == pytest.approx(np.prod(found["weights"]))
     assert found["sign"] == ("+" if found["score"] > 0 else "-")
-    assert list(found["labels"]) == [
-        " rabbit",
-        *(labels[key] for key in found["keys"][1:-1]),
-        '"',
-    ]
+    assert list(found["labels"]) == [" rabbit", *(labels[key] for key in found["keys"][1:-1]), '"']
 
 
 def test_columns_and_types_are_the_same_with_and_without_paths(asked: Asked):
     some = queries.paths(asked.graph, FEATURE, LATER)
     none = queries.paths(asked.graph, LATER, FEATURE)
 
-    names = [
-        "rank",
-        "score",
-        "score_kind",
-        "sign",
-        "hops",
-        "keys",
-        "types",
-        "labels",
-        "weights",
-    ]
+    names = ["rank", "score", "score_kind", "sign", "hops", "keys", "types", "labels", "weights"]
     assert list(some.columns) == list(none.columns) == names
     assert dict(some.dtypes) == dict(none.dtypes)
     assert str(some.dtypes["keys"]) == "list<item: string>[pyarrow]"
@@ -181,13 +145,7 @@ def test_a_question_about_paths_that_makes_no_sense_is_refused(a: str, b: str, o
 
 
 def test_brute_force_itself_finds_the_paths_of_a_diamond():
-    diamond = {
-        ("a", "b"): 2.0,
-        ("a", "c"): -3.0,
-        ("b", "d"): 5.0,
-        ("c", "d"): 7.0,
-        ("a", "d"): 1.0,
-    }
+    diamond = {("a", "b"): 2.0, ("a", "c"): -3.0, ("b", "d"): 5.0, ("c", "d"): 7.0, ("a", "d"): 1.0}
 
     assert set(walks(diamond, "a", "d")) == {
         Walk(("a", "b", "d"), (2.0, 5.0)),

@@ -23,15 +23,9 @@ from tests.unit.queries.asked import Asked
 
 def frame(*labels: str) -> pd.DataFrame:
     found = rows(
-        [(f"toy/1-tc-40/{i}", "Feature", 1, label, "", 0.1, -2.5, 0.041) for i, label in enumerate(labels)],
-        NEIGHBOURS,
+        [(f"toy/1-tc-40/{i}", "Feature", 1, label, "", 0.1, -2.5, 0.041) for i, label in enumerate(labels)], NEIGHBOURS
     )
-    found.attrs = {
-        "weight": "z",
-        "complete": True,
-        "set": "toy/tc-40",
-        "run": "3f2a91c",
-    }
+    found.attrs = {"weight": "z", "complete": True, "set": "toy/tc-40", "run": "3f2a91c"}
     return found
 
 
@@ -120,18 +114,9 @@ def test_json_and_csv_give_any_text_back_and_nothing_a_terminal_would_obey(text:
 
 
 def test_what_is_no_number_is_null_and_empty():
-    odd = pd.DataFrame(
-        {
-            "a": np.array([np.nan, np.inf, 0.1], np.float32),
-            "b": pd.array([1, None, 3], "Int64"),
-        }
-    )
+    odd = pd.DataFrame({"a": np.array([np.nan, np.inf, 0.1], np.float32), "b": pd.array([1, None, 3], "Int64")})
 
-    assert json.loads(present.to_json(odd))["rows"] == [
-        {"a": None, "b": 1},
-        {"a": None, "b": None},
-        {"a": 0.1, "b": 3},
-    ]
+    assert json.loads(present.to_json(odd))["rows"] == [{"a": None, "b": 1}, {"a": None, "b": None}, {"a": 0.1, "b": 3}]
     assert present.to_csv(odd) == "a,b\n,1\n,\n0.1,3\n"
 
 

@@ -58,10 +58,7 @@ def test_a_key_that_names_nothing_is_answered_with_the_nearest_that_does(typed, 
 
 @pytest.mark.parametrize(
     ("typed", "candidates"),
-    [
-        ("2/1", ("toy/tc-40", "other/tc-x")),
-        ("token:'\ufffd'", ("tok:toy-words/10", "tok:toy-words/11")),
-    ],
+    [("2/1", ("toy/tc-40", "other/tc-x")), ("token:'\ufffd'", ("tok:toy-words/10", "tok:toy-words/11"))],
 )
 def test_a_key_that_names_several_nodes_lists_them(typed: str, candidates, asked: Asked):
     with pytest.raises(Ambiguous) as error:
@@ -75,10 +72,7 @@ def test_models_and_sets_count_what_is_there(asked: Asked):
     sets = queries.sets(asked.graph).set_index("set")
 
     assert models["features"].to_dict() == {"other": 40, "toy": 40}
-    assert models["edges"].to_dict() == {
-        "other": asked.other.n_edges,
-        "toy": asked.toy.n_edges,
-    }
+    assert models["edges"].to_dict() == {"other": asked.other.n_edges, "toy": asked.toy.n_edges}
     assert list(sets.loc["other/tc-x", "layers"]) == [1, 3, 4, 5, 9]
     assert list(sets.loc["toy/tc-40", "features_per_layer"]) == [7, 11, 13, 6, 3]
     assert list(queries.sets(asked.graph, model="toy")["set"]) == ["toy/tc-40"]

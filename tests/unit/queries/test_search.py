@@ -25,9 +25,7 @@ def test_a_word_finds_the_features_that_read_its_tokens_or_name_it(asked: Asked)
     assert found.attrs["complete"] is True
 
 
-def test_a_feature_that_reads_the_word_and_is_called_by_it_comes_before_one_that_only_does_either(
-    asked: Asked,
-):
+def test_a_feature_that_reads_the_word_and_is_called_by_it_comes_before_one_that_only_does_either(asked: Asked):
     found = queries.search(asked.graph, "rabbit", k=500, model="toy").set_index("key")
 
     both = found[(found["matched_by"] == "label+token")]
@@ -42,9 +40,7 @@ def test_a_feature_that_reads_the_word_and_is_called_by_it_comes_before_one_that
         assert best[row.Index] < row.score <= best[row.Index] + 10 + 1e-5
 
 
-def test_rows_are_in_the_order_of_their_scores_and_ties_in_that_of_their_keys(
-    asked: Asked,
-):
+def test_rows_are_in_the_order_of_their_scores_and_ties_in_that_of_their_keys(asked: Asked):
     found = queries.search(asked.graph, "rabbit", k=500)
 
     order = list(zip(-found["score"], found["key"], strict=True))
@@ -64,10 +60,7 @@ def test_a_model_or_a_set_holds_for_every_row_and_still_fills_the_answer(asked: 
 def test_by_token_only_what_the_token_excites_counts_by_z(text: str, asked: Asked):
     found = queries.search(asked.graph, text, by="token", model="toy", k=6)
 
-    truth = sorted(
-        excited(asked.toy, "tok:toy-words/1").items(),
-        key=lambda item: (-item[1], item[0]),
-    )[:6]
+    truth = sorted(excited(asked.toy, "tok:toy-words/1").items(), key=lambda item: (-item[1], item[0]))[:6]
     assert list(zip(found["key"], found["score"], strict=True)) == truth
     assert set(found["text"]) == {" rabbit"}
     assert set(found["matched_by"]) == {"token"}

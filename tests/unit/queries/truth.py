@@ -37,20 +37,11 @@ class Truth:
 
     @cached_property
     def all_edges(self) -> dict[str, list[tuple[str, str, float, float, float]]]:
-        weights = Weights(
-            np.random.default_rng(self.seed),
-            self.toy.sizes,
-            self.n_tokens,
-            self.density,
-        )
+        weights = Weights(np.random.default_rng(self.seed), self.toy.sizes, self.n_tokens, self.density)
         weights.keeps_activates = weights.activates != 0
         weights.keeps_feeds = weights.feeds != 0
         weights.keeps_promotes = weights.promotes != 0
-        ends = {
-            "ACTIVATES": ("Token", "Feature"),
-            "FEEDS": ("Feature", "Feature"),
-            "PROMOTES": ("Feature", "Token"),
-        }
+        ends = {"ACTIVATES": ("Token", "Feature"), "FEEDS": ("Feature", "Feature"), "PROMOTES": ("Feature", "Token")}
         return {kind: [self._keyed(row, *ends[kind]) for row in rows] for kind, rows in weights.edges.items()}
 
     def _keyed(self, row: WeightedRow, source: str, target: str) -> tuple[str, str, float, float, float]:
@@ -74,14 +65,7 @@ class Truth:
 
 def _edge(key: str, weight: float, z: float, share: float) -> Edge:
     token = key.startswith("tok:")
-    return Edge(
-        key,
-        "Token" if token else "Feature",
-        None if token else layer_of(key),
-        weight,
-        z,
-        share,
-    )
+    return Edge(key, "Token" if token else "Feature", None if token else layer_of(key), weight, z, share)
 
 
 def layer_of(key: str) -> int:

@@ -59,11 +59,7 @@ def best(
             continue
         order: list[float] = []
         for place in range(len(walk.weights) - 1, -1, -1):
-            order += [
-                -scores[place + 1],
-                number(walk.nodes[place]),
-                place if max_edges else 0,
-            ]
+            order += [-scores[place + 1], number(walk.nodes[place]), place if max_edges else 0]
         ranked.append((order, scores[-1], walk.nodes))
     ranked.sort(key=lambda row: row[0])
     return [(score, nodes) for _, score, nodes in ranked[:k]]
