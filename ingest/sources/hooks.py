@@ -61,6 +61,11 @@ class Stated:
     """what is written into the stream was centred (TransformerLens' center_writing_weights)"""
 
 
+def text(value: object) -> str | None:
+    """What a config says in words; anything else says nothing."""
+    return value if isinstance(value, str) and value else None
+
+
 def layer_of(hook: str) -> int | None:
     """The layer that a full hook name carries: 3 of ``blocks.3.mlp.hook_in``."""
     match = _LAYER.match(hook)

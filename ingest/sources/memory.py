@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -23,7 +22,6 @@ class InMemory:
         if not layers:
             raise BadTranscoder("there are no transcoders; give a dict of one or more, by layer")
         self._layers = {layer: checked(layers[layer]) for layer in sorted(layers)}
-        self._name, self._stated = name, stated
         first = next(iter(self._layers.values()))
         for layer, transcoder in self._layers.items():
             for trait in ("read", "write", "activation", "d_out"):
@@ -33,15 +31,16 @@ class InMemory:
                         f"layer {layer} has {trait} {here}, layer {first.layer} has {there}; a set is of one kind"
                     )
 
-    @cached_property
-    def info(self) -> SetInfo:
+        self.info = self._info(name, stated)
+
+    def _info(self, name: str | None, stated: dict[str, Any]) -> SetInfo:
         first = next(iter(self._layers.values()))
         files = {f"layer_{layer}": _hash(transcoder) for layer, transcoder in self._layers.items()}
         n_features = {layer: transcoder.n_features for layer, transcoder in self._layers.items()}
         return SetInfo(
-            name=self._name or set_name(n_features),
+            name=name or set_name(n_features),
             kind="transcoder" if first.w_skip is None else "skip",
-            repo=self._name or "memory",
+            repo=name or "memory",
             revision=digest(files),
             files=files,
             layers=list(self._layers),
@@ -50,7 +49,7 @@ class InMemory:
             read=first.read,
             write=first.write,
             activation=first.activation,
-            **self._stated,
+            **stated,
         )
 
     def load(self, layer: int) -> Transcoder:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from torch import Tensor
 from atlas.errors import BadTranscoder
 from atlas.model import Activation, ReadSite, WriteSite
 from ingest.folders import Folder
-from ingest.sources.hooks import Stated, layer_of, sites
+from ingest.sources.hooks import Stated, layer_of, sites, text
 from ingest.sources.memory import InMemory
 from ingest.sources.tensors import canonical, keep, read_shapes, read_tensors, record, set_name, sizes
 from ingest.transcoder import SetInfo, Transcoder
@@ -91,9 +90,9 @@ class Set:
 
     def __init__(self, folder: Folder, places: dict[int, tuple[str, Config]]) -> None:
         self._folder, self._places = folder, places
+        self.info = self._info()
 
-    @cached_property
-    def info(self) -> SetInfo:
+    def _info(self) -> SetInfo:
         shapes = {
             layer: canonical(read_shapes(self._folder, place + _WEIGHTS, layer), layer)
             for layer, (place, _) in self._places.items()
@@ -166,7 +165,7 @@ def read_config(cfg: Any, where: str, model: ModelWeights | None) -> Config:
         raise BadTranscoder(f"{where} is no table of settings")
     metadata = cfg.get("metadata") or {}
     stated = {**cfg, **(metadata if isinstance(metadata, dict) else {})}
-    architecture = stated.get("architecture")
+    architecture = text(stated.get("architecture")) or "none"
     if architecture not in ARCHITECTURES:
         raise BadTranscoder(
             f"{where} is of the architecture {architecture!r}, which stands for no MLP; read are "
@@ -178,38 +177,44 @@ def read_config(cfg: Any, where: str, model: ModelWeights | None) -> Config:
             f"{where} scales its input at run time (normalize_activations {scaling!r}); fold the scale into its "
             "weights first (SAELens: fold_activation_norm_scaling_factor)"
         )
-    hooks = [stated.get(key) for key in ("hook_name", "hook_name_out")]
-    if not all(isinstance(hook, str) for hook in hooks):
+    read_hook, write_hook = stated.get("hook_name"), stated.get("hook_name_out")
+    if not isinstance(read_hook, str) or not isinstance(write_hook, str):
         raise BadTranscoder(
             f"{where} must name hook_name and hook_name_out: nothing else says where it reads and writes"
         )
-    layer = layer_of(hooks[0])
-    if layer is None or layer_of(hooks[1]) != layer:
+    layer = layer_of(read_hook)
+    if layer is None or layer_of(write_hook) != layer:
         raise BadTranscoder(
-            f"{where} reads at {hooks[0]!r} and writes at {hooks[1]!r}; expected blocks.N.… of one layer"
+            f"{where} reads at {read_hook!r} and writes at {write_hook!r}; expected blocks.N.… of one layer"
         )
-    loaded_with = stated.get("model_from_pretrained_kwargs") or {}
+    loaded_with = stated.get("model_from_pretrained_kwargs")
+    loaded_with = loaded_with if isinstance(loaded_with, dict) else {}
     read, write = sites(
         Stated(
-            hooks[0],
-            hooks[1],
+            read_hook,
+            write_hook,
             where,
-            model_name=stated.get("model_name"),
-            hf_read_hook=stated.get("hf_hook_name"),
-            hf_write_hook=stated.get("hf_hook_name_out"),
+            model_name=text(stated.get("model_name")),
+            hf_read_hook=text(stated.get("hf_hook_name")),
+            hf_write_hook=text(stated.get("hf_hook_name_out")),
             folded=bool(loaded_with.get("fold_ln", False)),
             centred=bool(loaded_with.get("center_writing_weights", False)),
         ),
         model,
     )
     return Config(
-        layer, read, write, ARCHITECTURES[architecture], stated.get("model_name"), stated.get("neuronpedia_id")
+        layer,
+        read,
+        write,
+        ARCHITECTURES[architecture],
+        text(stated.get("model_name")),
+        text(stated.get("neuronpedia_id")),
     )
 
 
 def _neuronpedia_set(identifier: str | None) -> str | None:
     """``gemmascope-transcoder-16k`` of ``gemma-2-2b/0-gemmascope-transcoder-16k``."""
-    if not isinstance(identifier, str) or "-" not in identifier.rpartition("/")[2]:
+    if identifier is None or "-" not in identifier.rpartition("/")[2]:
         return None
     return identifier.rpartition("/")[2].partition("-")[2]
 

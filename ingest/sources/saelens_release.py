@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from atlas.errors import BadTranscoder, Unreachable
@@ -66,19 +65,15 @@ class Release:
 
     def __init__(self, release: Any, chosen: dict[int, str], folder: HubFolder, model: ModelWeights | None) -> None:
         self._release, self._chosen, self._folder, self._model = release, chosen, folder, model
+        self.info = self._info()
 
-    @cached_property
-    def _configs(self) -> dict[int, dict[str, Any]]:
+    def _info(self) -> SetInfo:
         from sae_lens.loading.pretrained_sae_loaders import load_sae_config_from_huggingface
 
-        return {
+        cfgs = {
             layer: self._asked(load_sae_config_from_huggingface, identifier)
             for layer, identifier in self._chosen.items()
         }
-
-    @cached_property
-    def info(self) -> SetInfo:
-        cfgs = self._configs
         configs = {layer: self._config(layer, cfg) for layer, cfg in cfgs.items()}
         of = {layer: (int(cfg["d_sae"]), int(cfg["d_in"]), int(cfg["d_out"])) for layer, cfg in cfgs.items()}
         return set_info(

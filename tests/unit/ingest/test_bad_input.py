@@ -101,6 +101,11 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a cross-layer set without config": (cross_layer, "is a cross-layer set"),
     "an unknown kind": (lambda f: configure(f, model_kind="lorsa"), "model_kind is 'lorsa'"),
     "an unknown activation": (lambda f: configure(f, activation="gelu"), "activation is 'gelu', known are"),
+    "an activation that is no name": (
+        lambda f: configure(f, activation=["relu"]),
+        "activation is .'relu'.*, known are",
+    ),
+    "several k": (lambda f: rewrite(f, 0, k=torch.ones(3)), r"k is \(3,\), expected how many"),
     "TopK without k": (lambda f: configure(f, activation="topk"), "TopK set, but neither.*`k: N`"),
     "a k that is no number": (lambda f: configure(f, activation="topk", k="many"), "k is 'many'"),
     "a k of zero": (lambda f: configure(f, activation="topk", k=0), "k is 0"),

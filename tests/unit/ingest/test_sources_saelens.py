@@ -152,6 +152,10 @@ def configured(folder: Path, **changes: Any) -> None:
 
 
 BAD = {
+    "an architecture that is no name": (
+        lambda f: configured(f, architecture=["x"]),
+        "architecture 'none', which stands",
+    ),
     "a plain autoencoder": (lambda f: configured(f, architecture="standard"), "'standard', which stands for no MLP"),
     "a run-time scale": (
         lambda f: configured(f, normalize_activations="layer_norm"),
