@@ -15,6 +15,7 @@ from ingest.weights import open_model
 from tests.unit.ingest.frozen import Frozen
 
 SOURCES, POSITION = range(0, 1024, 32), 9
+SWITCHED_ON = 8.0  # of the size of the stream, so that float32 resolves the change
 
 
 @cache
@@ -27,7 +28,7 @@ def vectors() -> Vectors:
 @cache
 def frozen() -> Frozen:
     words = [vectors().model.vocabulary.texts.index(word) for word in (" witch", " said", " the", " little", " king")]
-    return Frozen(AutoModelForCausalLM.from_pretrained(demo.MODEL).eval(), torch.tensor([[0, *words, *words]]))
+    return Frozen(AutoModelForCausalLM.from_pretrained(demo.MODEL).float().eval(), torch.tensor([[0, *words, *words]]))
 
 
 def test_the_bundled_pair_is_what_its_release_says():
@@ -43,14 +44,14 @@ def test_the_bundled_pair_is_what_its_release_says():
 
 def test_a_bundled_edge_is_what_switching_its_source_on_does():
     source = vectors().source
-    put = source.load(1).w_dec[list(SOURCES)]
+    put = SWITCHED_ON * source.load(1).w_dec[list(SOURCES)]
 
     after = frozen().changed(put, POSITION, layer=1, site=WriteSite.MLP_RAW)
 
     for later in (2, 3):
         target = source.load(later)
         moved = frozen().pre_activations(after, target) - frozen().pre_activations(frozen().clean, target)
-        measured = moved[:, POSITION] * frozen().read_sigma(later, target.read, POSITION)
+        measured = moved[:, POSITION] * frozen().read_sigma(later, target.read, POSITION) / SWITCHED_ON
         predicted = vectors().writes(1)[list(SOURCES)] @ vectors().reads(later).T
         assert ((measured - predicted).abs().max() / predicted.abs().max()).item() < 1e-5
 
