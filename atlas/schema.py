@@ -321,10 +321,10 @@ def embedded_ddl() -> list[str]:
     """``CREATE`` statements for the embedded engine, nodes first."""
     statements = []
     for node in NODES:
-        columns = ", ".join(f"{p.name} {p.type}" for p in node.properties)
+        columns = ", ".join(f"{p.name} {p.type}" for p in node.stored)
         statements.append(f"CREATE NODE TABLE {node.label}({columns}, PRIMARY KEY(key))")
     for edge in EDGES:
-        columns = "".join(f", {p.name} {p.type}" for p in edge.properties)
+        columns = "".join(f", {p.name} {p.type}" for p in edge.stored)
         statements.append(f"CREATE REL TABLE {edge.type}(FROM {edge.source} TO {edge.target}{columns})")
     return statements
 

@@ -235,9 +235,10 @@ def sha256(path: Path) -> str:
 
 
 def with_keys(build: Build, kind: str, edges: pa.Table) -> pa.Table:
-    """Replace row numbers by keys: the columns of the relationship's Arrow schema (:data:`atlas.schema.EDGES`)."""
+    """Replace row numbers by keys: the columns of the relationship's Arrow schema (:data:`atlas.schema.EDGES`), and
+    evidence where the edges have it."""
     edge = schema.EDGE[kind]
     for column, label in (("source", edge.source), ("target", edge.target)):
         keys = pc.take(build.keys(label).combine_chunks(), edges[column])
         edges = edges.set_column(edges.schema.get_field_index(column), column, keys)
-    return edges.select(edge.arrow.names)
+    return edges.select([name for name in edge.stored_arrow.names if name in edges.column_names])

@@ -11,7 +11,8 @@ what the rows rest on (:mod:`queries.answers`)::
         queries.circuit(graph, "bunny/3-tc-1k/80").edges
 
 What is there: :func:`models`, :func:`sets`. Nodes: :func:`search`, :func:`card`, :func:`resolve`. Neighbours:
-:func:`inputs`, :func:`outputs`, :func:`common`, :func:`matrix`. Further: :func:`circuit`, :func:`paths`. In Cypher:
+:func:`inputs`, :func:`outputs`, :func:`common`, :func:`matrix`. Evidence: :func:`examples`, :func:`fired`,
+:func:`fired_edges`, :func:`run_of`. Further: :func:`circuit`, :func:`paths`. In Cypher:
 :func:`catalog`, :func:`query`, :func:`query_text`, :func:`cypher`.
 
 Wherever a node is asked for, any text that :func:`atlas.model.parse` reads will do, or a FeatureKey or TokenKey.
@@ -21,6 +22,7 @@ from queries.cards import card
 from queries.catalog import catalog, cypher, query, query_text
 from queries.circuits import Circuit, circuit
 from queries.contents import models, sets
+from queries.evidence import examples, fired, fired_edges, run_of
 from queries.matrices import matrix
 from queries.neighbours import inputs, outputs
 from queries.paths import paths
@@ -36,6 +38,9 @@ __all__ = [
     "circuit",
     "common",
     "cypher",
+    "examples",
+    "fired",
+    "fired_edges",
     "inputs",
     "matrix",
     "models",
@@ -44,6 +49,7 @@ __all__ = [
     "query",
     "query_text",
     "resolve",
+    "run_of",
     "search",
     "sets",
 ]

@@ -40,18 +40,27 @@ NEIGHBOURS = {
 }
 """Columns of ``inputs`` and ``outputs``."""
 
+EVIDENCE = {"n_both": "int", "drive": "float", "twera": "float"}
+"""Columns behind those where the question is about what was seen on a text."""
+
 
 def typed(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
     """The named columns in this order, each cast to its type; a column without a type stays as the store gave it."""
-    return pd.DataFrame({name: _cast(frame[name], kind) for name, kind in columns.items()}).reset_index(drop=True)
-
-
-def _cast(column: pd.Series, kind: str) -> pd.Series:
-    if not kind:
-        return column
-    if kind in ("texts", "ints", "floats"):  # stores name the items of a list differently
-        return pd.Series(pd.array(column.tolist(), dtype=TYPES[kind]), index=column.index)
-    return column.astype(TYPES[kind])
+    if list(frame.columns) != list(columns):
+        frame = frame[list(columns)]
+    if not isinstance(frame.index, pd.RangeIndex) or frame.index.start != 0 or frame.index.step != 1:
+        frame = frame.reset_index(drop=True)
+    lists = {name for name, kind in columns.items() if kind in ("texts", "ints", "floats")}
+    others = {
+        name: TYPES[kind]
+        for name, kind in columns.items()
+        if kind and name not in lists and frame[name].dtype != TYPES[kind]
+    }
+    if others:  # a cast costs more than many a query, so only what differs is cast
+        frame = frame.astype(others)
+    for name in lists:  # stores name the items of a list differently
+        frame = frame.assign(**{name: pd.array(frame[name].tolist(), dtype=TYPES[columns[name]])})
+    return frame
 
 
 def empty(columns: Mapping[str, str], **envelope: Any) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import pandas as pd
 from queries import cuts
 from queries.answers import NEIGHBOURS, count, typed
 from queries.catalog import ask
+from queries.evidence import summary
 from queries.neighbours import Filter, around, envelope, sets_of, size
 from queries.resolve import Key, Node, resolve
 
@@ -35,8 +36,9 @@ def card(graph: Store, key: Key, *, set: str | None = None, k: int = 4) -> dict[
 
     ``key, type, label``, for a feature ``model, set, layer, layers`` (of the model), ``idx, features`` (of its layer),
     ``label_source``, ``descriptions`` (each with text, method, explainer, scores, created), ``statistics`` (properties
-    of the node, in the units of :data:`atlas.schema.NODES`) and ``page`` (its address on Neuronpedia, or None); for a
-    token ``vocabulary, token_id, models``.
+    of the node, in the units of :data:`atlas.schema.NODES`), ``evidence`` (what it does on the observed text,
+    :func:`queries.evidence.summary`, or None) and ``page`` (its address on Neuronpedia, or None); for a token
+    ``vocabulary, token_id, models``.
     ``inputs`` and ``outputs`` are frames with the columns of :func:`queries.inputs`: the ``k`` strongest tokens by
     abs(z), then the ``k`` strongest features. ``complete`` says that nothing that was cut belongs among them; ``cut``,
     ``weight``, ``run`` as in every answer.
@@ -74,6 +76,7 @@ def _feature(graph: Store, node: Node, own: pd.Series) -> dict[str, Any]:
         "label_source": str(properties["label_source"]),
         "descriptions": descriptions.to_dict("records"),
         "statistics": {name: float(properties[name]) for name in _STATISTICS},
+        "evidence": summary(graph, node, own),
         "page": _page(str(own["neuronpedia_id"]), node, int(properties["idx"])),
     }
 

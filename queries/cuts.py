@@ -16,7 +16,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from atlas.errors import BadSetting
+
 UNKNOWN = math.inf
+EVIDENCE = ("drive", "twera", "coactivation")
+"""orders that need an observed text"""
 _SLACK = 1 + 1e-6
 """What is derived from stored float32 statistics is rounded up by this factor."""
 
@@ -80,6 +84,25 @@ def features_of_token(strongest: pd.DataFrame, by: str, one_target: bool, cut: M
     if by == "share" and one_target:
         return float(np.nextafter(np.float32(last["share"]), np.float32(0)))
     return _min_z(UNKNOWN, cut) if by == "z" else UNKNOWN
+
+
+def by_evidence(sizes: pd.Series, found: int) -> float:
+    """Bound on live sources by drive or TWERA: an observation finds each live target's strongest exactly.
+
+    ``sizes``: of the stored connections, the strongest first; ``found``: how many were looked for.
+    """
+    sizes = sizes.sort_values(ascending=False)
+    return 0.0 if len(sizes) < found else float(np.nextafter(np.float32(sizes.iloc[found - 1]), np.float32(0)))
+
+
+def require_observed(sets: pd.DataFrame) -> None:
+    """Raises BadSetting where no text was observed for a set."""
+    for row in sets.itertuples():
+        if not row.observation:
+            raise BadSetting(
+                f"nothing was observed for {row.set_key}, so there is no drive, TWERA or coactivation; "
+                f"run `atlas observe {row.set_key} --text FILE` first"
+            )
 
 
 def complete(sizes: Sequence[float], k: int, smallest: float, bound: float) -> bool:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from atlas.errors import BadSetting
 from queries import cuts
-from queries.answers import NEIGHBOURS, choice, count, empty, smallest, typed
+from queries.answers import EVIDENCE, NEIGHBOURS, choice, count, empty, smallest, typed
 from queries.catalog import ask
 from queries.resolve import Key, Node, one_set, resolve_all
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from atlas.stores import Store
 
 OF = ("all", "features", "tokens", "heads")
-BY = ("z", "weight", "share")
+BY = ("z", "weight", "share", "drive", "twera", "coactivation")
 SIGNS = {"+": 1, "-": -1, "both": 0}
 LAST_LAYER = 999_999
 
@@ -42,6 +42,16 @@ class Filter:
     min: float = 0.0
     first: int = 0
     last: int = LAST_LAYER
+    live: bool = False
+
+    @property
+    def evidence(self) -> bool:
+        """Whether the question is about what was seen on a text."""
+        return self.live or self.by in cuts.EVIDENCE
+
+    @property
+    def columns(self) -> dict[str, str]:
+        return NEIGHBOURS | EVIDENCE if self.evidence else NEIGHBOURS
 
     @property
     def any_layer(self) -> bool:
@@ -58,13 +68,17 @@ def inputs(
     sign: str = "both",
     min: float | None = None,
     layer: str | int | None = None,
+    live: bool = False,
     set: str | None = None,
 ) -> pd.DataFrame:
     """What a node reads, the strongest first: tokens and earlier features; for a token, the features that promote it.
 
     ``keys``: one key or many. With many, the frame begins with a column ``of``, the node that each row belongs to, and
     holds up to ``k`` rows for each.
-    ``of``: all, features, tokens or heads. ``by``: the order, abs(z), abs(weight) or share. ``sign``: ``+`` or ``-``
+    ``of``: all, features, tokens or heads. ``by``: the order, abs(z), abs(weight) or share; where a text was
+    observed also abs(drive), abs(TWERA) or coactivation, how often both are active. ``live``: only what is active
+    together on that text (of logits: those of features that fire). Either adds the columns ``n_both, drive, twera``,
+    and ``attrs["observation"]`` names the text. ``sign``: ``+`` or ``-``
     for positive or negative weights only. ``min``: the smallest size, in the unit of ``by``. ``layer``: only features
     of these layers, ``"2"`` or ``"0-3"`` (and so no tokens). ``set``: where short keys belong; for a token, only this
     set's features.
@@ -76,7 +90,7 @@ def inputs(
     size that may have been (None: unknown). Rows above it are certain to be the strongest.
     Raises BadKey, Ambiguous, BadSetting (:mod:`atlas.errors`).
     """
-    return _neighbours(graph, "inputs", keys, _filter(of, k, by, sign, min, layer), set)
+    return _neighbours(graph, "inputs", keys, _filter(of, k, by, sign, min, layer, live), set)
 
 
 def outputs(
@@ -89,6 +103,7 @@ def outputs(
     sign: str = "both",
     min: float | None = None,
     layer: str | int | None = None,
+    live: bool = False,
     set: str | None = None,
 ) -> pd.DataFrame:
     """What a node writes to, the strongest first: later features and logits; for a token, the features it excites.
@@ -96,7 +111,7 @@ def outputs(
     Arguments, columns, ``attrs`` and errors as for :func:`inputs`. ``weight`` is pre-activation of the reading feature,
     or centred logit of the token, per unit activation of the node (per unit of a token's embedding).
     """
-    return _neighbours(graph, "outputs", keys, _filter(of, k, by, sign, min, layer), set)
+    return _neighbours(graph, "outputs", keys, _filter(of, k, by, sign, min, layer, live), set)
 
 
 def around(graph: Store, node: Node, direction: str, asked: Filter, sets: pd.DataFrame) -> tuple[pd.DataFrame, float]:
@@ -110,6 +125,7 @@ def around(graph: Store, node: Node, direction: str, asked: Filter, sets: pd.Dat
     parts, bounds = [], [0.0]
     for kind, name in kinds.items():
         parameters: dict[str, Any] = {"by": asked.by, "sign": asked.sign, "min": asked.min, "limit": asked.k}
+        parameters["live"] = int(asked.live)
         if kind == "features":
             parameters |= {"first": asked.first, "last": asked.last}
         if node.type == "Token":
@@ -119,17 +135,17 @@ def around(graph: Store, node: Node, direction: str, asked: Filter, sets: pd.Dat
         parts.append(found)
         bounds.append(_bound(graph, node, direction, kind, name, asked, sets))
     if not parts:
-        return empty(NEIGHBOURS), 0.0
-    columns = {name: kind for name, kind in NEIGHBOURS.items() if name not in ("layer", "via")}
+        return empty(asked.columns), 0.0
+    columns = {name: kind for name, kind in asked.columns.items() if name not in ("layer", "via")}
     merged = pd.concat([part.assign(layer=part.get("layer", pd.NA)) for part in parts])
     merged = typed(merged.assign(via=""), {**columns, "layer": "int", "via": "text"})
     order = pd.DataFrame({"size": -size(merged, asked.by), "key": merged["key"]}).sort_values(["size", "key"]).index
-    return typed(merged.loc[order].head(asked.k), NEIGHBOURS), max(bounds)
+    return typed(merged.loc[order].head(asked.k), asked.columns), max(bounds)
 
 
 def size(frame: pd.DataFrame, by: str) -> pd.Series:
-    """What rows are ordered by: abs(z), abs(weight) or share."""
-    return frame[by].abs()
+    """What rows are ordered by: the absolute z, weight, share, drive or TWERA, or how often both are active."""
+    return frame["n_both" if by == "coactivation" else by].abs().astype("float64")
 
 
 def sets_of(node: Node, sets: pd.DataFrame) -> pd.DataFrame:
@@ -152,16 +168,20 @@ def _neighbours(
     frames, notes, whole, bounds, used = [], [], True, [], []
     for node in nodes:
         node_sets = sets_of(node, token_sets if node.type == "Token" else sets)
+        if asked.evidence:
+            cuts.require_observed(node_sets)
         found, bound = around(graph, node, direction, asked, node_sets)
         whole &= cuts.complete(list(size(found, asked.by)), asked.k, asked.min, bound)
         notes += _notes(node, direction, asked, len(found), bound)
         bounds.append(bound)
         used.append(node_sets)
         frames.append(found.assign(of=node.key) if many else found)
-    columns = {"of": "text", **NEIGHBOURS} if many else NEIGHBOURS
+    columns = {"of": "text", **asked.columns} if many else asked.columns
     frame = typed(pd.concat(frames), columns)
     behind = pd.concat(used).drop_duplicates("set_key")
     frame.attrs = envelope(behind, asked.by, whole, max(bounds))
+    if asked.evidence:
+        frame.attrs["observation"] = _one_or_list([cuts.kept(text) for text in behind["observation"]])
     if not whole and not notes:
         notes = [_incomplete(direction, asked.by, max(bounds))]
     if notes:
@@ -189,6 +209,11 @@ def _one_or_list(values: list[Any]) -> Any:
 
 def _bound(graph: Store, node: Node, direction: str, kind: str, name: str, asked: Filter, sets: pd.DataFrame) -> float:
     side = "in" if direction == "inputs" else "out"
+    if asked.by in cuts.EVIDENCE:
+        if (node.type, side, kind) != ("Feature", "in", "features") or asked.by == "coactivation":
+            return cuts.UNKNOWN
+        found = cuts.kept(sets.iloc[0]["observation"]).get("strongest", 1)
+        return cuts.by_evidence(size(ask(graph, name, key=node.key, by=asked.by, limit=found), asked.by), found)
     if node.type == "Token":
         bounds = [0.0]
         for row in sets.itertuples():
@@ -245,7 +270,9 @@ def _cut(by: str, bound: float) -> str:
     return f"connections of {name} up to {bound:.4g} may have been cut" if bound < cuts.UNKNOWN else "some were cut"
 
 
-def _filter(of: str, k: int, by: str, sign: str, least: float | None, layer: str | int | None) -> Filter:
+def _filter(
+    of: str, k: int, by: str, sign: str, least: float | None, layer: str | int | None, live: bool
+) -> Filter:
     first, last = _layer_range(layer)
     return Filter(
         choice("of", of, OF),
@@ -255,6 +282,7 @@ def _filter(of: str, k: int, by: str, sign: str, least: float | None, layer: str
         smallest("min", least),
         first,
         last,
+        live,
     )
 
 

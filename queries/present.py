@@ -17,6 +17,7 @@ import pandas as pd
 
 from queries.circuits import Circuit
 from queries.present_circuit import FORMS
+from queries.present_evidence import examples_text
 from queries.present_text import card_text, footer, paths_text, table
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "card_text",
     "circuit_as",
     "cypher_script",
+    "examples_text",
     "footer",
     "paths_text",
     "table",

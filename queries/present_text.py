@@ -52,6 +52,8 @@ def footer(frame: pd.DataFrame) -> str:
         parts.append("complete")
     if "note" in attrs and len(frame):
         parts.append(visible(str(attrs["note"])))
+    if isinstance(seen := attrs.get("observation"), dict) and seen:
+        parts.append(f"on {visible(str(seen['text']))}, {seen['positions']:,} positions")
     parts += [f"{name} {_names(attrs[name])}" for name in ("set", "run") if attrs.get(name)]
     return " · ".join(parts)
 
@@ -83,6 +85,8 @@ def card_text(card: Mapping[str, Any], width: int = WIDTH) -> str:
     for said in card.get("descriptions", []):
         text = visible(f"{said['text']} ({said['method']})")
         lines += textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="    ")
+    if card.get("evidence"):
+        lines += ["", *_fires(card["evidence"], width)]
     one_set = isinstance(card.get("set"), str)
     two = width >= 98 and one_set
     room = 45 if two else width - 1
@@ -102,6 +106,32 @@ def card_text(card: Mapping[str, Any], width: int = WIDTH) -> str:
     if card.get("page"):
         lines.append(f" page:  {visible(card['page'])}")
     return "\n".join([*lines, *_more(card, width)])
+
+
+def _fires(seen: Mapping[str, Any], width: int) -> list[str]:
+    """How often a feature fires, how strongly, and three contexts in which it does."""
+    if not seen["n_fires"]:
+        return [f" FIRES  nowhere in {seen['positions']:,} positions of {visible(seen['text'])}"]
+    said = [
+        f"at {seen['density']:.2%} of {seen['positions']:,} positions",
+        f"mean {number(seen['mean_active'])}, at most {number(seen['max_active'])}",
+    ]
+    if seen["token_share"] is not None:
+        said.append(f"the token explains {seen['token_share']:.0%}")
+    lines = _joined([" FIRES  " + said[0], *said[1:]], width)
+    if seen["histogram"]:
+        edges, counts = seen["histogram"]["edges"], seen["histogram"]["counts"]
+        lines.append(f"        {number(edges[0])} {_histogram(counts)} {number(edges[-1])}")
+    for example in seen["examples"]:
+        lines.append(f" {number(example['value']):>6}  " + cut(visible(example["text"]), width - 9))
+    return lines
+
+
+def _histogram(counts: list[int], bars: int = 24) -> str:
+    """Counts as a line of blocks, neighbouring bins taken together; what holds anything shows."""
+    step = -(-len(counts) // bars)
+    sums = [sum(counts[start : start + step]) for start in range(0, len(counts), step)]
+    return "".join(" ▁▂▃▄▅▆▇█"[-(-8 * count // max(sums))] for count in sums)
 
 
 def visible(text: str) -> str:

@@ -11,7 +11,13 @@ from atlas.cli.options import Output, answer, opened, question
 _SET = click.option("--set", "set_key", metavar="MODEL/SET", help="The set that short keys such as 4/1201 belong to.")
 _COUNT = click.option("-k", type=click.IntRange(min=1), default=20, show_default=True, help="How many.")
 _SIGN = click.option("--sign", type=click.Choice(["+", "-", "both"]), default="both", show_default=True)
-_BY = click.option("--by", type=click.Choice(["z", "weight", "share"]), default="z", show_default=True, help="Order.")
+_BY = click.option(
+    "--by",
+    type=click.Choice(["z", "weight", "share", "drive", "twera", "coactivation"]),
+    default="z",
+    show_default=True,
+    help="Order.",
+)
 _OF = click.option("--of", type=click.Choice(["all", "features", "tokens"]), default="all", show_default=True)
 
 
@@ -62,6 +68,7 @@ def _neighbours(name: str, short: str) -> click.Command:
     @_SIGN
     @click.option("--min", "minimum", type=click.FloatRange(min=0), help="Only from this size on, in the unit of --by.")
     @click.option("--layer", metavar="A-B", help="Only features of these layers.")
+    @click.option("--live", is_flag=True, help="Only what is active together on the observed text.")
     def command(output: Output, key: str, set_key: str | None, minimum: float | None, **options: Any) -> None:
         import queries
 

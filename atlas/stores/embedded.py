@@ -44,6 +44,7 @@ from atlas.errors import (
     StoreVersion,
     WriteRefused,
 )
+from atlas.observed import observed
 from atlas.staging import Build, open_build
 from atlas.stores import Progress, adjacency, embedded_describe, fulltext, readonly
 from atlas.stores.embedded_rows import copy_rows, load_build, saved_rows
@@ -125,11 +126,13 @@ class EmbeddedStore:
     def add(self, build: Build, progress: Progress | None = None) -> None:
         self._writing()
         self.create()
+        build = observed(build)
         known = {entry["set"]: entry for entry in self._state["builds"]}
-        if build.set_key in known and known[build.set_key]["run"] == build.run:
+        same = {"run": build.run, "observation": build.says}
+        if build.set_key in known and same.items() <= known[build.set_key].items():
             return
         replaces = build.set_key in known
-        with self._generation(copy=not replaces) as (folder, connection):
+        with self._generation(copy=not replaces, drop=[build.set_key]) as (folder, connection):
             if replaces:
                 self._carry_over(connection, {build.set_key})
             load_build(connection, build, progress)
@@ -138,7 +141,7 @@ class EmbeddedStore:
             counts = {kind: build.rows(f"edges/{kind}/") for kind in staging.WEIGHTED}
             entry = {
                 "set": build.set_key,
-                "run": build.run,
+                **same,
                 "path": str(build.path.absolute()),
                 "counts": {"Feature": sum(build.features_per_layer), **counts},
             }

@@ -62,14 +62,14 @@ def saved_rows(connection: ladybug.Connection, without: set[str]) -> Iterator[tu
         "Run": "n.key IN $runs",
     }
     for node in schema.NODES:
-        columns = ", ".join(f"n.{p.name} AS {p.name}" for p in node.properties)
+        columns = ", ".join(f"n.{p.name} AS {p.name}" for p in node.stored)
         if node.label == "Description":
             match = "MATCH (f:Feature)-[:DESCRIBED_BY]->(n:Description) WHERE f.set IN $sets"
         else:
             match = f"MATCH (n:{node.label}) WHERE {conditions[node.label]}"
-        yield from _tables(connection, node.label, f"{match} RETURN DISTINCT {columns}", kept, node.arrow)
+        yield from _tables(connection, node.label, f"{match} RETURN DISTINCT {columns}", kept, node.stored_arrow)
     for edge in schema.EDGES:
-        columns = "".join(f", e.{p.name} AS {p.name}" for p in edge.properties)
+        columns = "".join(f", e.{p.name} AS {p.name}" for p in edge.stored)
         owner = {"Feature": "set", "TranscoderSet": "key"}
         end = "a" if edge.source in owner else "b"
         column = owner[edge.source if end == "a" else edge.target]
@@ -77,7 +77,7 @@ def saved_rows(connection: ladybug.Connection, without: set[str]) -> Iterator[tu
             f"MATCH (a:{edge.source})-[e:{edge.type}]->(b:{edge.target}) WHERE {end}.{column} IN $sets "
             f"RETURN a.key AS source, b.key AS target{columns}"
         )
-        yield from _tables(connection, edge.type, query, kept, edge.arrow)
+        yield from _tables(connection, edge.type, query, kept, edge.stored_arrow)
 
 
 def _tables(

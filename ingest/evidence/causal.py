@@ -78,7 +78,7 @@ def effects(
     for number, source in enumerate(chosen):
         group = by_source[source]
         group = group.iloc[np.sort(rng.permutation(len(group))[:targets])]
-        measured = intervene.remove(source, group["target"].to_numpy())
+        measured = intervene.remove(source, np.array(group["target"]))
         if measured is not None:
             where, weighted = measured
             density = features["density"].iloc[source]

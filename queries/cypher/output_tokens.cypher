@@ -1,14 +1,20 @@
 // The tokens whose logit one feature writes to, strongest first.
 // $key: text        the feature
-// $by: text = "z"   what the order and $min go by: z, weight or share
+// $by: text = "z"   what the order and $min go by: z, weight, share, drive, twera or coactivation
 // $sign: int = 0    1 for positive weights only, -1 for negative only, 0 for both
 // $min: float = 0   smallest size to return
+// $live: int = 0    1 for features that fire on the observed text only
 // $limit: int = 20  how many to return
-// -> key: text, label: text, weight: float, z: float, share: float
+// -> key: text, label: text, weight: float, z: float, share: float, n_both: int,
+//    drive: float, twera: float
 MATCH (:Feature {key: $key})-[e:PROMOTES]->(t:Token)
 WHERE e.weight * $sign >= 0
-WITH t, e, CASE WHEN $by = 'weight' THEN abs(e.weight) WHEN $by = 'share' THEN e.share ELSE abs(e.z) END AS size
+  AND ($live = 0 OR e.drive_active IS NOT NULL)
+WITH t, e, CASE WHEN $by = 'weight' THEN abs(e.weight) WHEN $by = 'share' THEN e.share
+  WHEN $by = 'drive' THEN abs(e.drive_active) WHEN $by = 'twera' THEN abs(e.twera)
+  WHEN $by = 'coactivation' THEN e.n_both * 1.0 ELSE abs(e.z) END AS size
 WHERE size >= $min
-RETURN t.key AS key, t.text AS label, e.weight AS weight, e.z AS z, e.share AS share
+RETURN t.key AS key, t.text AS label, e.weight AS weight, e.z AS z, e.share AS share,
+  e.n_both AS n_both, e.drive_active AS drive, e.twera AS twera
 ORDER BY size DESC, key
 LIMIT $limit

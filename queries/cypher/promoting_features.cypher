@@ -1,17 +1,23 @@
 // The features that write to one token's logit, strongest first.
 // $key: text           the token
 // $set: text = ""      only features of this set, such as gpt2-small/tc-24k; all if empty
-// $by: text = "z"      what the order and $min go by: z, weight or share
+// $by: text = "z"      what the order and $min go by: z, weight, share, drive, twera or coactivation
 // $sign: int = 0       1 for positive weights only, -1 for negative only, 0 for both
 // $min: float = 0      smallest size to return
 // $first: int = 0      only features of this layer or later
 // $last: int = 999999  only features of this layer or earlier
+// $live: int = 0       1 for features that fire on the observed text only
 // $limit: int = 20     how many to return
-// -> key: text, layer: int, label: text, weight: float, z: float, share: float
+// -> key: text, layer: int, label: text, weight: float, z: float, share: float, n_both: int,
+//    drive: float, twera: float
 MATCH (:Token {key: $key})<-[e:PROMOTES]-(n:Feature)
 WHERE ($set = '' OR n.set = $set) AND n.layer >= $first AND n.layer <= $last AND e.weight * $sign >= 0
-WITH n, e, CASE WHEN $by = 'weight' THEN abs(e.weight) WHEN $by = 'share' THEN e.share ELSE abs(e.z) END AS size
+  AND ($live = 0 OR e.drive_active IS NOT NULL)
+WITH n, e, CASE WHEN $by = 'weight' THEN abs(e.weight) WHEN $by = 'share' THEN e.share
+  WHEN $by = 'drive' THEN abs(e.drive_active) WHEN $by = 'twera' THEN abs(e.twera)
+  WHEN $by = 'coactivation' THEN e.n_both * 1.0 ELSE abs(e.z) END AS size
 WHERE size >= $min
-RETURN n.key AS key, n.layer AS layer, n.label AS label, e.weight AS weight, e.z AS z, e.share AS share
+RETURN n.key AS key, n.layer AS layer, n.label AS label, e.weight AS weight, e.z AS z, e.share AS share,
+  e.n_both AS n_both, e.drive_active AS drive, e.twera AS twera
 ORDER BY size DESC, key
 LIMIT $limit
