@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from urllib.parse import parse_qs, urlsplit
 
 from atlas.errors import BadSource, NoSpace, Unreachable
@@ -25,6 +25,7 @@ _PART = re.compile(r"^(?!\.{1,2}$)[\w.+-]+$", re.ASCII)
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
 
 
+@runtime_checkable
 class Folder(Protocol):
     """Named files. ``repo`` and ``revision`` say where from; ``revision`` is None for a local folder."""
 

@@ -17,7 +17,7 @@ edge is the business of :mod:`ingest.folding`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -142,6 +142,7 @@ class SetInfo:
     """the model, as the set's config names it"""
 
 
+@runtime_checkable
 class TranscoderSource(Protocol):
     """A set of transcoders, read a layer at a time: one layer of memory is enough."""
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 import yaml
@@ -221,6 +222,16 @@ def test_layers_of_different_kinds_make_no_set():
         InMemory(mixed)
 
 
+@pytest.fixture
+def shapes_unchecked():
+    """As in production: where jaxtyping checks shapes itself, it would speak first."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
+
+
+@pytest.mark.usefixtures("shapes_unchecked")
 def test_a_record_that_contradicts_itself_is_not_made():
     good = vars(models.transcoder(1))
 
