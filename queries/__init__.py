@@ -10,10 +10,10 @@ what the rows rest on (:mod:`queries.answers`)::
         queries.inputs(graph, "bunny/2-tc-1k/17", k=20, by="weight")
         queries.circuit(graph, "bunny/3-tc-1k/80").edges
 
-What is there: :func:`models`, :func:`sets`. Nodes: :func:`search`, :func:`card`, :func:`resolve`. Neighbours:
-:func:`inputs`, :func:`outputs`, :func:`common`, :func:`matrix`. Evidence: :func:`examples`, :func:`fired`,
-:func:`fired_edges`, :func:`run_of`. Further: :func:`circuit`, :func:`paths`. In Cypher:
-:func:`catalog`, :func:`query`, :func:`query_text`, :func:`cypher`.
+What is there: :func:`models`, :func:`sets`. Nodes: :func:`search`, :func:`similar`, :func:`card`, :func:`resolve`.
+Neighbours: :func:`inputs`, :func:`outputs`, :func:`common`, :func:`matrix`. Further: :func:`circuit`, :func:`paths`.
+Evidence: :func:`examples`, :func:`fired`, :func:`fired_edges`, :func:`run_of`. In Cypher: :func:`catalog`,
+:func:`query`, :func:`query_text`, :func:`cypher`.
 
 Wherever a node is asked for, any text that :func:`atlas.model.parse` reads will do, or a FeatureKey or TokenKey.
 """
@@ -29,6 +29,7 @@ from queries.paths import paths
 from queries.resolve import Node, resolve
 from queries.search import search
 from queries.shared import common
+from queries.similar import similar
 
 __all__ = [
     "Circuit",
@@ -52,4 +53,5 @@ __all__ = [
     "run_of",
     "search",
     "sets",
+    "similar",
 ]

@@ -8,7 +8,7 @@ import pandas as pd
 
 from queries import cuts
 from queries.answers import NEIGHBOURS, count, typed
-from queries.catalog import ask
+from queries.catalog import ask, records
 from queries.evidence import summary
 from queries.neighbours import Filter, around, envelope, sets_of, size
 from queries.resolve import Key, Node, resolve
@@ -64,17 +64,16 @@ def card(graph: Store, key: Key, *, set: str | None = None, k: int = 4) -> dict[
 
 def _feature(graph: Store, node: Node, own: pd.Series) -> dict[str, Any]:
     properties = node.properties
-    layers = ask(graph, "layers", set=node.set)
-    descriptions = ask(graph, "descriptions", key=node.key)
+    features = {row["layer"]: row["features"] for row in records(graph, "layers", set=node.set)}
     return {
         "model": str(own["model"]),
         "set": node.set,
         "layer": node.layer,
         "layers": int(own["model_layers"]),
         "idx": int(properties["idx"]),
-        "features": int(layers["features"][layers["layer"] == node.layer].iloc[0]),
+        "features": int(features[node.layer]),
         "label_source": str(properties["label_source"]),
-        "descriptions": descriptions.to_dict("records"),
+        "descriptions": records(graph, "descriptions", key=node.key),
         "statistics": {name: float(properties[name]) for name in _STATISTICS},
         "evidence": summary(graph, node, own),
         "page": _page(str(own["neuronpedia_id"]), node, int(properties["idx"])),

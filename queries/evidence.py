@@ -104,11 +104,11 @@ def summary(graph: Store, node: Node, own: pd.Series) -> dict[str, Any] | None:
     observation is on this machine also ``histogram`` (``edges`` and ``counts``) and ``examples`` (``value, text``),
     else empty.
     """
-    found = ask(graph, "feature_evidence", key=node.key)
-    rests_on = json.loads(own["observation"] or "{}")
-    if found.empty or not rests_on:
+    if not own["observation"]:
         return None
-    numbers = {name: None if pd.isna(value) else value for name, value in found.iloc[0].items()}
+    rests_on = json.loads(own["observation"])
+    found = ask(graph, "feature_evidence", key=node.key).drop(columns="key").iloc[0]
+    numbers = {name: None if pd.isna(value) else value for name, value in found.items()}
     said: dict[str, Any] = {**numbers, "n_fires": int(numbers["n_fires"]), **rests_on, "histogram": {}, "examples": []}
     try:
         build = builds.find(str(own["run"]))

@@ -11,8 +11,8 @@ import pandas as pd
 
 from atlas.errors import BadSetting
 from queries import cuts
-from queries.answers import EVIDENCE, NEIGHBOURS, choice, count, empty, smallest, typed
-from queries.catalog import ask
+from queries.answers import EVIDENCE, NEIGHBOURS, choice, count, rows, smallest, typed
+from queries.catalog import ask, records
 from queries.resolve import Key, Node, one_set, resolve_all
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ _QUERIES = {
     ("Token", "inputs"): {"features": "promoting_features"},
     ("Token", "outputs"): {"features": "token_features"},
 }
+
+
+_NUMBERS = {"coactivation": "n_both"}
+"""Columns that orders go by, where they are not called alike."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,8 @@ def around(graph: Store, node: Node, direction: str, asked: Filter, sets: pd.Dat
         for kind, name in _QUERIES[node.type, direction].items()
         if asked.of in ("all", kind) and (kind == "features" or asked.any_layer)
     }
-    parts, bounds = [], [0.0]
+    found: list[dict[str, Any]] = []
+    bounds = [0.0]
     for kind, name in kinds.items():
         parameters: dict[str, Any] = {"by": asked.by, "sign": asked.sign, "min": asked.min, "limit": asked.k}
         parameters["live"] = int(asked.live)
@@ -130,22 +135,18 @@ def around(graph: Store, node: Node, direction: str, asked: Filter, sets: pd.Dat
             parameters |= {"first": asked.first, "last": asked.last}
         if node.type == "Token":
             parameters["set"] = str(sets["set_key"].iloc[0]) if len(sets) == 1 else ""
-        found = ask(graph, name, key=node.key, **parameters)
-        found.insert(1, "type", "Feature" if kind == "features" else "Token")
-        parts.append(found)
+        fixed = {"type": "Feature", "via": ""} if kind == "features" else {"type": "Token", "layer": None, "via": ""}
+        found += [row | fixed for row in records(graph, name, key=node.key, **parameters)]
         bounds.append(_bound(graph, node, direction, kind, name, asked, sets))
-    if not parts:
-        return empty(asked.columns), 0.0
-    columns = {name: kind for name, kind in asked.columns.items() if name not in ("layer", "via")}
-    merged = pd.concat([part.assign(layer=part.get("layer", pd.NA)) for part in parts])
-    merged = typed(merged.assign(via=""), {**columns, "layer": "int", "via": "text"})
-    order = pd.DataFrame({"size": -size(merged, asked.by), "key": merged["key"]}).sort_values(["size", "key"]).index
-    return typed(merged.loc[order].head(asked.k), asked.columns), max(bounds)
+    number = _NUMBERS.get(asked.by, asked.by)
+    found.sort(key=lambda row: (-abs(row[number]), row["key"]))
+    columns = asked.columns
+    return rows((tuple(row[name] for name in columns) for row in found[: asked.k]), columns), max(bounds)
 
 
 def size(frame: pd.DataFrame, by: str) -> pd.Series:
     """What rows are ordered by: the absolute z, weight, share, drive or TWERA, or how often both are active."""
-    return frame["n_both" if by == "coactivation" else by].abs().astype("float64")
+    return frame[_NUMBERS.get(by, by)].abs().astype("float64")
 
 
 def sets_of(node: Node, sets: pd.DataFrame) -> pd.DataFrame:
@@ -177,7 +178,7 @@ def _neighbours(
         used.append(node_sets)
         frames.append(found.assign(of=node.key) if many else found)
     columns = {"of": "text", **asked.columns} if many else asked.columns
-    frame = typed(pd.concat(frames), columns)
+    frame = typed(pd.concat(frames), columns) if many else frames[0]
     behind = pd.concat(used).drop_duplicates("set_key")
     frame.attrs = envelope(behind, asked.by, whole, max(bounds))
     if asked.evidence:
@@ -270,9 +271,7 @@ def _cut(by: str, bound: float) -> str:
     return f"connections of {name} up to {bound:.4g} may have been cut" if bound < cuts.UNKNOWN else "some were cut"
 
 
-def _filter(
-    of: str, k: int, by: str, sign: str, least: float | None, layer: str | int | None, live: bool
-) -> Filter:
+def _filter(of: str, k: int, by: str, sign: str, least: float | None, layer: str | int | None, live: bool) -> Filter:
     first, last = _layer_range(layer)
     return Filter(
         choice("of", of, OF),

@@ -13,7 +13,7 @@ import pandas as pd
 from atlas.errors import Ambiguous, BadKey, BadSetting
 from queries import kbest
 from queries.answers import choice, count, rows, smallest
-from queries.catalog import ask
+from queries.catalog import ask, records
 from queries.neighbours import SIGNS, envelope
 from queries.resolve import Key, Node, one_set, resolve
 
@@ -269,9 +269,9 @@ def _labels(graph: Store, found: Sequence[Path]) -> dict[str, str]:
     keys = dict.fromkeys(key for path in found for key in path.keys)
     return {
         key: str(
-            ask(graph, "token", key=key)["text"].iloc[0]
+            records(graph, "token", key=key)[0]["text"]
             if key.startswith("tok:")
-            else ask(graph, "label", key=key)["label"].iloc[0]
+            else records(graph, "label", key=key)[0]["label"]
         )
         for key in keys
     }

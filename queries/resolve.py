@@ -16,7 +16,7 @@ import pandas as pd
 
 from atlas.errors import Ambiguous, BadKey
 from atlas.model import FeatureKey, HeadKey, SaeLensKey, ShortKey, TokenKey, TokenText, parse
-from queries.catalog import ask
+from queries.catalog import ask, records
 
 if TYPE_CHECKING:
     from atlas.stores import Store
@@ -116,26 +116,26 @@ def known_model(sets: pd.DataFrame, model: str) -> str:
 
 
 def _feature(graph: Store, key: FeatureKey) -> Node:
-    found = ask(graph, "feature", key=str(key))
-    if found.empty:
+    found = records(graph, "feature", key=str(key))
+    if not found:
         raise BadKey(_why_no_feature(graph, key))
-    properties = found.iloc[0].to_dict()
+    properties = found[0]
     return Node(str(key), "Feature", int(properties["layer"]), str(properties["label"]), properties)
 
 
 def _token(graph: Store, key: TokenKey) -> Node:
-    found = ask(graph, "token", key=str(key))
-    if found.empty:
+    found = records(graph, "token", key=str(key))
+    if not found:
         sets = ask(graph, "sets")
         if key.vocabulary not in set(sets["vocabulary"]):
             near = _nearest(key.vocabulary, sets["vocabulary"])
             raise BadKey(f"{key} is not in this atlas: it has no vocabulary {key.vocabulary!r}{near}{_HERE}")
         raise BadKey(f"{key} is not in this atlas: the vocabulary {key.vocabulary!r} has no token {key.token_id}")
-    return _token_node(found.iloc[0])
+    return _token_node(found[0])
 
 
-def _token_node(row: pd.Series) -> Node:
-    return Node(str(row["key"]), "Token", None, str(row["text"]), row.to_dict())
+def _token_node(row: dict[str, Any]) -> Node:
+    return Node(str(row["key"]), "Token", None, str(row["text"]), row)
 
 
 def _why_no_feature(graph: Store, key: FeatureKey) -> str:
@@ -187,7 +187,7 @@ def _token_by_text(graph: Store, text: str, set: str | None, model: str | None) 
         names = ", ".join(own["key"].head(8))
         several = "several vocabularies have" if own["vocabulary"].nunique() > 1 else "several tokens say"
         raise Ambiguous(f"{several} {text!r}: {names}; give one of these keys, or name the model")
-    return _token_node(own.iloc[0])
+    return _token_node(own.iloc[0].to_dict())
 
 
 def _vocabularies(graph: Store, set: str | None, model: str | None) -> list[str] | None:

@@ -9,7 +9,7 @@ import pandas as pd
 from atlas.errors import BadKey, BadSetting
 from atlas.model import TokenKey, TokenText, parse
 from queries.answers import choice, count, rows
-from queries.catalog import ask
+from queries.catalog import ask, records
 from queries.resolve import known_model, one_set, resolve
 
 if TYPE_CHECKING:
@@ -116,14 +116,13 @@ def _rank(
     # The first k of the scope are among the first k of each of its sets.
     restricted = scope.names if scope.where else [""]
     for token, nearness in tokens.items():
-        said = str(ask(graph, "token", key=token)["text"].iloc[0])
+        said = str(records(graph, "token", key=token)[0]["text"])
         for set_key in restricted:
-            features = ask(graph, "token_features", key=token, set=set_key, by="z", sign=1, limit=max(k, 50))
-            for row in features.itertuples():
-                score = nearness * float(row.z)
-                if score > found.get(row.key, {"score": 0.0})["score"]:
-                    found[row.key] = {"layer": row.layer, "label": row.label, "text": said, "score": score}
-                    found[row.key]["matched_by"] = "token"
+            for row in records(graph, "token_features", key=token, set=set_key, sign=1, limit=max(k, 50)):
+                score = nearness * row["z"]
+                if score > found.get(row["key"], {"score": 0.0})["score"]:
+                    shown = {"layer": row["layer"], "label": row["label"], "text": said}
+                    found[row["key"]] = {**shown, "score": score, "matched_by": "token"}
     for key, (text, matched_by, score) in labelled.items():
         if key not in scope:
             continue
@@ -133,7 +132,7 @@ def _rank(
     best = sorted(found.items(), key=lambda item: (-item[1]["score"], item[0]))[:k]
     for key, row in best:
         if "layer" not in row:
-            node = ask(graph, "label", key=key).iloc[0]
+            node = records(graph, "label", key=key)[0]
             row |= {"layer": node["layer"], "label": node["label"]}
     return rows([(key, *(row[name] for name in list(COLUMNS)[1:])) for key, row in best], COLUMNS)
 

@@ -1,7 +1,7 @@
-// How often and how strongly one feature fires on the observed text; nothing where none was observed.
+// How often and how strongly one feature fires on the observed text; nothing known where none was observed.
 // $key: text  the feature
-// -> n_fires: int, density: float, mean_active: float, max_active: float, token_share: float, inv_sigma: float
+// -> key: text, n_fires: int, density: float, mean_active: float, max_active: float, token_share: float,
+//    inv_sigma: float
 MATCH (f:Feature {key: $key})
-WHERE f.n_fires IS NOT NULL
-RETURN f.n_fires AS n_fires, f.density AS density, f.mean_active AS mean_active, f.max_active AS max_active,
-  f.token_share AS token_share, f.inv_sigma AS inv_sigma
+RETURN f.key AS key, f.n_fires AS n_fires, f.density AS density, f.mean_active AS mean_active,
+  f.max_active AS max_active, f.token_share AS token_share, f.inv_sigma AS inv_sigma

@@ -1,0 +1,107 @@
+"""Features alike: those that read the same, or write the same, within a set and across models."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from atlas.errors import BadKey
+from queries.answers import choice, count, rows
+from queries.catalog import ask, records
+from queries.neighbours import Filter, around, envelope, sets_of
+from queries.present_text import quoted
+from queries.resolve import Key, Node, known_model, one_set, resolve
+
+if TYPE_CHECKING:
+    from atlas.stores import Store
+
+COLUMNS = {"key": "text", "layer": "int", "label": "text", "text": "text", "score": "float", "matched_by": "text"}
+PROBES = 24
+"""The node's strongest neighbours through which candidates are found."""
+_ALL = 1_000_000
+_PER_PROBE = 500
+Profile = dict[str, tuple[float, str]]
+"""z and label of every kept neighbour, by key."""
+
+
+def similar(
+    graph: Store, key: Key, *, by: str = "inputs", model: str | None = None, set: str | None = None, k: int = 20
+) -> pd.DataFrame:
+    """Features whose connections are like a feature's, the most alike first.
+
+    ``by``: ``inputs`` (tokens and earlier features that they read) or ``outputs`` (logits and later features). The
+    score is the cosine of the z of all kept connections: 1 is the same profile, 0 nothing in common. Features of one
+    set are compared by tokens and features, those of different sets or models by the tokens that they share.
+    ``model``, ``set``: only their features; without either, all that share the vocabulary.
+    Looked at are the features that share one of the 24 strongest neighbours, the 3 ``k`` of most overlap there.
+
+    Columns ``key, layer, label, text`` (the strongest of what they share), ``score``, ``matched_by`` (= ``by``).
+    Raises BadKey for a token, Ambiguous, BadSetting.
+    """
+    choice("by", by, ("inputs", "outputs"))
+    count("k", k)
+    node = resolve(graph, key, set=set if model is None else None)
+    if node.type != "Feature":
+        raise BadKey(f"{node.key} is a token; features are compared, `atlas outputs {node.key}` lists those it excites")
+    sets = ask(graph, "sets")
+    own = sets_of(node, sets).iloc[0]
+    scope = sets[sets["vocabulary"] == own["vocabulary"]]
+    if set is not None:
+        scope = scope[scope["set_key"] == one_set(graph, set, model, "the features are of")]
+    elif model is not None:
+        scope = scope[scope["model"] == known_model(sets, model)]
+    mine = _profile(graph, node, by, sets)
+    ranked = []
+    for other in _candidates(graph, node, mine, by, sorted(scope["set_key"]))[: 3 * k]:
+        candidate = resolve(graph, other)
+        theirs = _profile(graph, candidate, by, sets)
+        score, shared = _cosine(mine, theirs, tokens_only=candidate.set != node.set)
+        if score > 0:
+            ranked.append((candidate.key, candidate.layer, candidate.label, shared, score, by))
+    ranked.sort(key=lambda row: (-row[4], row[0]))
+    frame = rows(ranked[:k], COLUMNS)
+    frame.attrs = envelope(scope, "z", False, math.inf) | {"score": "cosine of z", "by": by}
+    found = f"among the features that share one of its {PROBES} strongest {by}"
+    frame.attrs["note"] = found if len(frame) else f"no feature shares one of its {PROBES} strongest {by}"
+    return frame
+
+
+def _profile(graph: Store, node: Node, by: str, sets: pd.DataFrame) -> Profile:
+    found, _ = around(graph, node, by, Filter(k=_ALL), sets_of(node, sets))
+    return {
+        row.key: (float(row.z), quoted(row.label) if row.type == "Token" else row.label) for row in found.itertuples()
+    }
+
+
+def _candidates(graph: Store, node: Node, mine: Profile, by: str, scope: list[str]) -> list[str]:
+    """Features that share a strong neighbour, by the overlap through these neighbours."""
+    overlap: dict[str, float] = defaultdict(float)
+    for neighbour, (z, _) in list(mine.items())[:PROBES]:
+        if neighbour.startswith("tok:"):
+            query = "token_features" if by == "inputs" else "promoting_features"
+            asked = [{"set": set_key} for set_key in scope]
+        else:
+            query = "outputs" if by == "inputs" else "inputs"
+            asked = [{}] if node.set in scope else []
+        for parameters in asked:
+            for row in records(graph, query, key=neighbour, limit=_PER_PROBE, **parameters):
+                overlap[row["key"]] += z * row["z"]
+    overlap.pop(node.key, None)
+    return sorted((key for key, dot in overlap.items() if dot > 0), key=lambda key: (-overlap[key], key))
+
+
+def _cosine(mine: Profile, theirs: Profile, *, tokens_only: bool) -> tuple[float, str]:
+    """Cosine of two profiles, and the three strongest of what both have."""
+    if tokens_only:
+        mine, theirs = ({key: at for key, at in one.items() if key.startswith("tok:")} for one in (mine, theirs))
+    products = {key: mine[key][0] * theirs[key][0] for key in mine.keys() & theirs.keys()}
+    lengths = [math.sqrt(sum(z * z for z, _ in one.values())) for one in (mine, theirs)]
+    if not products or 0 in lengths:
+        return 0.0, ""
+    strongest = sorted(products, key=lambda key: (-products[key], key))[:3]
+    return sum(products[key] for key in sorted(products)) / (lengths[0] * lengths[1]), ", ".join(
+        mine[key][1] for key in strongest if products[key] > 0
+    )
