@@ -84,7 +84,7 @@ class Staging:
                 "number": descriptions.next_number(self.build, self.method),
                 "run": self.run.id,
                 "run_node": self.run.row(),
-                "created": now.isoformat(timespec="seconds"),
+                "created": now.isoformat(timespec="microseconds"),
                 "files": files,
                 **about,
             },

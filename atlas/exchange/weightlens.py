@@ -235,4 +235,4 @@ def newest(build: Build, run: str | None = None) -> Descriptions:
     found = [one for one in descriptions.staged(build) if one.method in METHODS and run in (None, one.run)]
     if not found:
         return descriptions.find(build, METHODS[0], run)
-    return max(found, key=lambda one: one.manifest["created"])
+    return max(found, key=lambda one: (one.manifest["created"], one.number))

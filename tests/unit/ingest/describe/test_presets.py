@@ -17,7 +17,8 @@ from ingest.evidence.observe import Subject
 from ingest.folding import Vectors
 from tests.unit.ingest.describe.small import BOS, N_FEATURES, Small
 
-OWN = Request(token_z=3.0, feature_z=2.5)
+LOOSE = {"token_z": 3.0, "feature_z": 2.5, "false": 0.9}  # 24 dimensions leave little room above chance
+OWN = Request(**LOOSE)
 
 
 def rows(found: descriptions.Descriptions) -> list[dict]:
@@ -67,7 +68,7 @@ def test_meaning_is_followed_through_features_that_feed_a_feature(subject: Subje
 
 
 def test_it_takes_a_thousandth_of_the_passes_of_one_a_candidate(subject: Subject):
-    found = describe(subject, Request(token_z=2.0, feature_z=2.0))
+    found = describe(subject, Request(token_z=2.0, feature_z=2.0, false=1.0))
 
     assert found.manifest["candidates"] > 1000 * found.manifest["passes"]
 
@@ -140,7 +141,7 @@ def test_only_some_tokens_can_be_tried_and_the_others_are_not_called_silent(subj
     file.write_text("5\n6\n700\n")
     tokens = chosen_tokens(str(file), subject)
 
-    found = rows(describe(subject, Request(token_z=3.0, feature_z=2.5, tokens=tokens)))
+    found = rows(describe(subject, Request(**LOOSE, tokens=tokens)))
 
     assert tokens == (5, 6, 700)
     seen = {entry["index"]: entry["activation"] for row in found for entry in row["tokens"]}
@@ -151,7 +152,7 @@ def test_only_some_tokens_can_be_tried_and_the_others_are_not_called_silent(subj
 
 def test_rare_tokens_are_left_out_unless_asked_for(subject: Subject):
     plain = describe(subject, OWN)
-    shown = describe(subject, Request(token_z=3.0, feature_z=2.5, show_rare=True))
+    shown = describe(subject, Request(**{**LOOSE, "token_z": 2.0}, show_rare=True))
 
     def tokens(found: descriptions.Descriptions) -> set[int]:
         return {entry["index"] for row in rows(found) for name in ("tokens", "inhibits") for entry in row[name]}
@@ -168,6 +169,7 @@ def test_rare_tokens_are_left_out_unless_asked_for(subject: Subject):
         ({"preset": "best"}, "no preset 'best'"),
         ({"token_z": -1.0}, "token_z is -1.0"),
         ({"feature_z": float("nan")}, "feature_z is nan"),
+        ({"false": 0.0}, "more than 0"),
         ({"branch": "gpt"}, "belongs to WeightLens"),
         ({"preset": "weightlens", "show_rare": True}, "masks none"),
     ],

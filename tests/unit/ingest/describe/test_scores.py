@@ -7,7 +7,7 @@ import pytest
 from scipy.sparse import csc_array
 
 from ingest.describe import Request, describe, open_evidence
-from ingest.describe.scores import Seen, judge, look, table
+from ingest.describe.scores import LEAST, Seen, described, judge, look, table
 from ingest.evidence.observe import Subject
 from tests.unit.ingest.describe.small import BOS, Small
 
@@ -63,11 +63,15 @@ def test_counts_on_text_are_those_of_the_model_and_halves_do_not_mix(subject: Su
         np.add.at(fires, window[1:], np.array(made.activation(window, 1, 40)[1:]) > 0)
     np.testing.assert_array_equal(seen.tokens, counts)
     np.testing.assert_array_equal(seen.fires[:, [150 + 40]].toarray()[:, 0], fires)
-    found = describe(subject, Request(token_z=3.0, feature_z=2.5))
+    found = describe(subject, Request(token_z=3.0, feature_z=2.5, false=0.9))
     scores = table(subject, seen, [found], open_evidence(subject))
     assert set(scores["predictor"]) == {"atlas", "raw weight", "max activating"}
     assert list(scores["layer"]) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     first = scores[scores["predictor"] == "atlas"].iloc[0]
     assert first["features"] > 10
-    assert first["auc"] > 0.6
+    said = described(found, subject)
+    layer_0 = [feature for feature in said if feature < 150 and seen.fires[:, [feature]].sum() >= LEAST]
+    assert first["features"] == len(layer_0)
+    expected = np.mean([judge(said[feature], feature, seen) for feature in layer_0], axis=0)
+    assert list(first[["precision", "recall", "auc", "ap"]]) == pytest.approx(expected.tolist())
     assert 0 < first["alone"] <= 1

@@ -78,7 +78,7 @@ def stub() -> Iterator[Stub]:
 
 @pytest.fixture
 def base(subject: Subject) -> descriptions.Descriptions:
-    return describe(subject, Request(token_z=3.6, feature_z=3.0))
+    return describe(subject, Request(token_z=3.4, feature_z=3.0, false=0.9))
 
 
 def texts(subject: Subject) -> list[str]:
