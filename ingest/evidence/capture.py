@@ -161,7 +161,7 @@ class Batch:
     """row number over all layers of the set, int32"""
     value: Float[np.ndarray, " fires"]
     """float32"""
-    inverse: dict[str, Float[np.ndarray, " n_layers"]]
+    inverse: dict[str, np.ndarray]
     """sums over the positions of 1 / sigma, float64: ``in`` before each MLP of the set, ``out`` behind it (1 where
     there is no such norm), ``final`` [1]"""
 

@@ -44,7 +44,7 @@ class Totals:
 
     positions: int
     token_n: Int[np.ndarray, " n_vocab"]
-    inverse: dict[str, Float[np.ndarray, " n_layers"]]
+    inverse: dict[str, np.ndarray]
     """sums of 1 / sigma, as in :class:`ingest.evidence.capture.Batch`"""
     n: Int[np.ndarray, " n_features"]
     sum: Float[np.ndarray, " n_features"]

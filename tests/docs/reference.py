@@ -27,11 +27,11 @@ def _graph() -> Iterator[str]:
     yield f"{schema.__doc__.split('Units', 1)[1].join(['Units', '']).strip()}\n"
     for node in schema.NODES:
         yield f"### `(:{node.label})` {node.meaning}\n\n| property | type | meaning |\n|---|---|---|"
-        yield from (f"| `{p.name}` | {p.type} | {_cell(p.meaning)} |" for p in node.properties)
+        yield from (f"| `{p.name}` | {p.type} | {_cell(p.meaning)} |" for p in node.stored)
         yield ""
     yield "### Relationships\n\n| relationship | meaning | unit of `weight` | properties |\n|---|---|---|---|"
     for edge in schema.EDGES:
-        names = ", ".join(f"`{p.name}`" for p in edge.properties)
+        names = ", ".join(f"`{p.name}`" for p in edge.stored)
         pattern = f"`(:{edge.source})-[:{edge.type}]->(:{edge.target})`"
         yield f"| {pattern} | {edge.meaning} | {edge.unit} | {names} |"
 
