@@ -7,6 +7,7 @@ commit: ``atlas ingest`` pins the one it reads and writes it into the run.
 from __future__ import annotations
 
 import difflib
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ class Release:
     """what the atlas calls them: ``MODEL/SET``, Neuronpedia's names where it has them"""
     layers: int
     features: int | None
-    """over all layers"""
+    """over all layers; of the bundled pair its own files tell"""
     bytes: int | None
     """of the transcoders' files"""
     licence: str
@@ -43,7 +44,7 @@ BUNDLED = Release(
     transcoders=str(demo.TRANSCODERS),
     name_as="bunny/tc-1k",
     layers=4,
-    features=4 * 1024,
+    features=None,
     bytes=None,
     licence="as the atlas",
     revision="bundled",
@@ -112,8 +113,7 @@ def table() -> pd.DataFrame:
             release.name,
             _shown(release.model),
             _shown(release.transcoders),
-            release.features,
-            _size(release),
+            *(_measured() if release is BUNDLED else (release.features, release.bytes)),
             release.licence,
             release.revision,
         )
@@ -128,7 +128,12 @@ def _shown(place: str) -> str:
     return place.replace(str(demo.HERE), "atlas/demo")
 
 
-def _size(release: Release) -> int | None:
-    if release is not BUNDLED:
-        return release.bytes
-    return sum(file.stat().st_size for file in demo.TRANSCODERS.glob("*.safetensors"))
+def _measured() -> tuple[int, int]:
+    """Features and bytes of the bundled transcoders: a safetensors file begins with the length of its JSON header."""
+    features = size = 0
+    for path in demo.TRANSCODERS.glob("*.safetensors"):
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        features += header["b_enc"]["shape"][0]
+        size += path.stat().st_size
+    return features, size

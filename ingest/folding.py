@@ -155,7 +155,8 @@ class Vectors:
         reads = self._here(self.model.unembedding) * self._here(self.model.final_gain)
         if self.model.norm is Norm.LAYER:
             reads -= reads.mean(dim=1, keepdim=True)
-        return reads - reads.mean(dim=0)
+        reads -= reads.mean(dim=0)
+        return reads
 
     def _here(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, self.dtype)

@@ -35,7 +35,7 @@ def test_the_bundled_pair_is_what_its_release_says():
     bundled, info = releases.find("bunny"), vectors().source.info
 
     assert info.layers == [0, 1, 2, 3]
-    assert sum(info.n_features.values()) == bundled.features
+    assert sum(info.n_features.values()) == releases.table().set_index("name").loc["bunny", "features"]
     assert (info.read, info.write) == (ReadSite.NORM_POST_GAIN, WriteSite.MLP_RAW)
     assert bundled.name_as == f"bunny/{info.name}"
     assert vectors().model.vocabulary.name == "bunny"
