@@ -21,8 +21,8 @@ from urllib.parse import unquote, urlsplit
 from atlas.errors import BadKey
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]*"
-MODEL_NAME = re.compile(rf"^{_NAME}$")
-SET_NAME = re.compile(rf"^{_NAME}$")
+MODEL_NAME = re.compile(rf"^{_NAME}\Z")
+SET_NAME = re.compile(rf"^{_NAME}\Z")
 
 
 class ReadSite(StrEnum):

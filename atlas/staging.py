@@ -12,28 +12,33 @@ Specification, format 1. Keywords as in RFC 2119.
       stats/ACTIVATES.parquet FEEDS.parquet PROMOTES.parquet logits.parquet
       work/                     parts of an unfinished build; a finished one has none
 
-* Node files MUST have the Arrow schema of :data:`atlas.schema.NODES` for their label, one row a node, keys unique.
-  Features MUST be sorted by (layer, idx) and tokens by id, with no gaps, so that a *row number* names a node.
+* The manifest MUST hold ``format`` (1), ``run``, ``model.name``, ``set.name``, ``layers`` (ascending; those that have a
+  transcoder), ``features_per_layer`` and ``files``: each file but itself and run.json with its ``rows``, ``bytes`` and
+  ``sha256``. It MAY hold more. Two builds of the same input MUST have equal manifests.
+* Node files MUST have the Arrow schema of :data:`atlas.schema.NODES` for their label. There MUST be one model, one set
+  and one run, those that the manifest names. Tokens MUST be sorted by id, features by (layer, idx), both with no gaps
+  and with the keys of :mod:`atlas.model`: a *row number* names a node, and its key follows from it.
 * Edge files MUST have exactly the columns ``source int32, target int32, weight float32``: row numbers in the node
   files of the relationship's two ends. A file MUST be sorted by (target, source) - PROMOTES by (source, target) - and
-  hold no pair twice; files in the order of their names continue that order. Weights MUST be finite and not zero.
-  Why row numbers: keys would cost five times the space; why no z and share: they follow from the statistics below,
-  and what is derived is not stored.
+  hold no pair twice; files in the order of their names continue that order. Weights MUST be finite and not zero; FEEDS
+  MUST lead to a later layer. Why row numbers: keys would cost five times the space; why no z and share: they follow
+  from the statistics below, and what is derived is not stored.
 * ``stats/ACTIVATES``: ``target int32, mean, std, l1 float64``, one row a feature: all tokens into it.
-  ``stats/FEEDS``: ``target int32, layer int32, mean, std, l1 float64``, one row a feature and source layer.
+  ``stats/FEEDS``: ``target int32, layer int32, mean, std, l1 float64``, one row a feature and earlier layer.
   ``stats/PROMOTES``: ``source int32, mean, std, l1 float64``, one row a feature: all logits it reaches.
   ``stats/logits``: ``target int32, l1 float64``, one row a token: everything that reaches its logit.
+  Rows MUST be in the order of these columns, and finite.
 * ``z = (weight - mean) / std`` (0 where std is 0) and ``share = abs(weight) / l1`` of the target, in float64,
-  rounded to float32: :func:`derive` is the only place that computes them.
-* The manifest lists every file but itself and run.json with its rows, bytes and SHA-256. Two builds of the same input
-  MUST have equal manifests. A reader MUST refuse another ``format``, a missing file and a wrong size;
-  :meth:`Build.verify` also compares the hashes.
+  rounded to float32: :meth:`Build.derive` is the only place that computes them.
+* Nothing MUST be null. A reader MUST refuse whatever breaks one of these rules: :func:`open_build` looks at the
+  manifest and the files' sizes, each reading method at what it reads, :meth:`Build.verify` at the hashes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -47,6 +52,7 @@ import pyarrow.parquet as pq
 
 from atlas import schema
 from atlas.errors import BadBuild
+from atlas.model import MODEL_NAME, SET_NAME, FeatureKey, TokenKey
 
 FORMAT = 1
 EDGE_COLUMNS = pa.schema([("source", pa.int32()), ("target", pa.int32()), ("weight", pa.float32())])
@@ -59,11 +65,12 @@ STATS_COLUMNS = {
     "PROMOTES": pa.schema([("source", pa.int32()), *_ROW_STATISTICS]),
     "logits": pa.schema([("target", pa.int32()), ("l1", pa.float64())]),
 }
+_FILE_NAME = re.compile(r"^(nodes|stats|edges/[A-Z_]+)/[A-Za-z0-9_-][A-Za-z0-9_.-]*\.parquet\Z")
 
 
 @dataclass(frozen=True)
 class Build:
-    """A finished build on disk. Make one with :func:`open_build`."""
+    """A finished build on disk. Make one with :func:`open_build`. Methods that read raise BadBuild."""
 
     path: Path
     manifest: dict[str, Any]
@@ -100,6 +107,14 @@ class Build:
         return list(self.manifest["features_per_layer"])
 
     @property
+    def n_features(self) -> int:
+        return sum(self.features_per_layer)
+
+    @property
+    def n_tokens(self) -> int:
+        return self.rows("nodes/Token.parquet")
+
+    @property
     def n_edges(self) -> int:
         """Weighted relationships over all kinds."""
         return sum(self.rows(f"edges/{kind}/") for kind in WEIGHTED)
@@ -108,17 +123,68 @@ class Build:
     def bytes(self) -> int:
         return sum(entry["bytes"] for entry in self.manifest["files"].values())
 
+    @cached_property
+    def vocabulary(self) -> str:
+        """The vocabulary's name in token keys."""
+        return self.nodes("Model")["tokenizer"][0].as_py()
+
+    @cached_property
+    def layer_of(self) -> np.ndarray:
+        """Layer of every feature, by row number; int32 [n_features]."""
+        return np.repeat(np.asarray(self.layers, np.int32), self.features_per_layer)
+
     def rows(self, prefix: str) -> int:
         """Rows of all files whose name begins with ``prefix``."""
         return sum(entry["rows"] for name, entry in self.manifest["files"].items() if name.startswith(prefix))
 
+    def keys(self, label: str) -> pa.ChunkedArray:
+        """Keys of one label, by row number. Computed from the manifest; only the model's node file is read."""
+        cache = self.__dict__.setdefault("_keys", {})
+        if label not in cache:
+            if label == "Feature":
+                prefixes = [str(FeatureKey(self.model, layer, self.set, 0))[:-1] for layer in self.layers]
+                cache[label] = _numbered(prefixes, self.features_per_layer)
+            elif label == "Token":
+                cache[label] = _numbered([str(TokenKey(self.vocabulary, 0))[:-1]], [self.n_tokens])
+            else:
+                cache[label] = pa.array([{"Model": self.model, "TranscoderSet": self.set_key, "Run": self.run}[label]])
+        return pa.chunked_array([cache[label]])
+
     def nodes(self, label: str) -> pa.Table:
         """All nodes of one label; columns as in :data:`atlas.schema.NODES`."""
-        return self._read(f"nodes/{label}.parquet", schema.NODE[label].arrow)
+        name = f"nodes/{label}.parquet"
+        table = self._read(name, schema.NODE[label].arrow)
+        if not table["key"].equals(self.keys(label)):
+            raise self._broken(
+                name, f"its keys are not those of {self.set_key} run {self.run}, in order and without gaps"
+            )
+        if label == "TranscoderSet":
+            self._require(name, table, model=[self.model], name=[self.set], run=[self.run])
+        elif label == "Token":
+            self._require(name, table, vocabulary=[self.vocabulary] * len(table), token_id=np.arange(len(table)))
+        elif label == "Feature":
+            idx = np.concatenate([np.arange(size) for size in self.features_per_layer])
+            same = {"model": [self.model] * len(table), "set": [self.set_key] * len(table)}
+            self._require(name, table, **same, layer=self.layer_of, idx=idx)
+        return table
 
     def stats(self, kind: str) -> pa.Table:
         """Row statistics; columns as in :data:`STATS_COLUMNS`."""
-        return self._read(f"stats/{kind}.parquet", STATS_COLUMNS[kind])
+        name, columns = f"stats/{kind}.parquet", STATS_COLUMNS[kind]
+        table = self._read(name, columns)
+        if kind == "FEEDS":
+            ahead = np.searchsorted(self.layers, self.layer_of)  # how many layers lie before each feature's
+            earlier = [np.tile(self.layers[:n], size) for n, size in enumerate(self.features_per_layer)]
+            self._require(
+                name, table, target=np.repeat(np.arange(self.n_features), ahead), layer=np.concatenate(earlier)
+            )
+        else:
+            rows = self.n_tokens if kind == "logits" else self.n_features
+            self._require(name, table, **{columns.names[0]: np.arange(rows)})
+        numbers = [field.name for field in columns if pa.types.is_floating(field.type)]
+        if not all(np.isfinite(table[column].to_numpy()).all() for column in numbers):
+            raise self._broken(name, "a number is not finite")
+        return table
 
     def edge_files(self, kind: str) -> list[str]:
         """Names of the files of one kind of weighted relationship, in order."""
@@ -126,8 +192,11 @@ class Build:
 
     def edges(self, kind: str) -> Iterator[pa.Table]:
         """Weighted relationships of one kind, a table a file: ``source, target`` (row numbers), weight, z, share."""
+        last = -1
         for name in self.edge_files(kind):
-            yield self.derive(kind, self._read(name, EDGE_COLUMNS))
+            table = self._read(name, EDGE_COLUMNS)
+            last = self._check_edges(name, kind, table, last)
+            yield self.derive(kind, table)
 
     def derive(self, kind: str, edges: pa.Table) -> pa.Table:
         """Add ``z`` and ``share`` (float32) to a table of ``source, target, weight``."""
@@ -135,55 +204,73 @@ class Build:
         target = edges["target"].to_numpy()
         weight = edges["weight"].to_numpy().astype(np.float64)
         mean, std = self._moments(kind, source, target)
-        total = self._total_logits[target] if kind == "PROMOTES" else self._total_features[target]
+        total = self._stats("logits")["l1"][target] if kind == "PROMOTES" else self._total_features[target]
         z = np.divide(weight - mean, std, out=np.zeros_like(weight), where=std > 0)
         share = np.divide(np.abs(weight), total, out=np.zeros_like(weight), where=total > 0)
         edges = edges.append_column("z", pa.array(z.astype(np.float32)))
         return edges.append_column("share", pa.array(share.astype(np.float32)))
 
-    def keys(self, label: str) -> pa.ChunkedArray:
-        """Keys of one label, by row number."""
-        return self.nodes(label)["key"]
-
-    @cached_property
-    def layer_of(self) -> np.ndarray:
-        """Layer of every feature, by row number; int32 [n_features]."""
-        return np.repeat(np.asarray(self.layers, np.int32), self.features_per_layer)
-
     def verify(self) -> None:
-        """Compare every file with the manifest's hashes. Raises :class:`atlas.errors.BadBuild`."""
+        """Compare every file with the manifest's hashes."""
         for name, entry in self.manifest["files"].items():
             if sha256(self.path / name) != entry["sha256"]:
-                raise BadBuild(f"{self.path / name} is not the file the manifest names; build it again")
+                raise self._broken(name, "it is not the file that the manifest names")
 
     def _read(self, name: str, columns: pa.Schema) -> pa.Table:
         try:
-            table = pq.read_table(self.path / name)
+            # not read_table, which takes a folder called a=b for a column
+            table = pq.ParquetFile(self.path / name).read()
         except (OSError, pa.ArrowException) as error:
-            raise BadBuild(f"{self.path / name} cannot be read ({error}); build it again") from error
+            raise self._broken(name, f"it cannot be read ({error})") from error
         if not table.schema.equals(columns):
-            raise BadBuild(
-                f"{self.path / name} has columns {table.schema.names}, expected {columns.names} of format {FORMAT}; "
-                "build it again"
+            raise self._broken(
+                name, f"it has columns {table.schema.names}, expected {columns.names} of format {FORMAT}"
             )
+        if len(table) != self.manifest["files"][name]["rows"]:
+            raise self._broken(name, f"it has {len(table)} rows, not those that the manifest counts")
+        if any(column.null_count for column in table.columns):
+            raise self._broken(name, "it holds nulls")
         return table
+
+    def _require(self, file: str, table: pa.Table, **columns: Any) -> None:
+        """Refuse a file whose columns are not these values."""
+        for column, values in columns.items():
+            if not table[column].equals(pa.chunked_array([pa.array(values, table[column].type)])):
+                raise self._broken(file, f"its column {column} is not what the manifest makes it")
+
+    def _check_edges(self, name: str, kind: str, edges: pa.Table, last: int) -> int:
+        """Refuse edges that break the specification; returns the place of the last one, for the next file."""
+        source, target, weight = (column.to_numpy() for column in edges.columns)
+        if not len(weight):
+            return last
+        n_nodes = {"Token": self.n_tokens, "Feature": self.n_features}
+        for numbers, label in ((source, schema.EDGE[kind].source), (target, schema.EDGE[kind].target)):
+            if numbers.min() < 0 or numbers.max() >= n_nodes[label]:
+                raise self._broken(name, f"an edge leads to a row that nodes/{label}.parquet does not have")
+        major, minor = (source, target) if kind == "PROMOTES" else (target, source)
+        place = major.astype(np.int64) << 32 | minor
+        if place[0] <= last or (place[1:] <= place[:-1]).any():
+            raise self._broken(name, "its edges are out of order, or one is there twice")
+        if not (np.isfinite(weight) & (weight != 0)).all():
+            raise self._broken(name, "a weight is zero or not finite")
+        if kind == "FEEDS" and (self.layer_of[source] >= self.layer_of[target]).any():
+            raise self._broken(name, "an edge does not lead to a later layer")
+        return int(place[-1])
 
     def _moments(self, kind: str, source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         stats = self._stats(kind)
         if kind == "FEEDS":
-            column = np.searchsorted(np.asarray(self.layers), self.layer_of[source])
-            row = self._feeds_row[target, column]
+            # rows are in the order (target, source layer), and every earlier layer has one
+            row = self._first_feeds[target] + np.searchsorted(self.layers, self.layer_of[source])
         else:
             row = source if kind == "PROMOTES" else target
         return stats["mean"][row], stats["std"][row]
 
     @cached_property
-    def _feeds_row(self) -> np.ndarray:
-        """Row of stats/FEEDS for (target, position of the source layer); -1 where there is none."""
-        stats = self._stats("FEEDS")
-        rows = np.full((int(sum(self.features_per_layer)), len(self.layers)), -1, np.int64)
-        rows[stats["target"], np.searchsorted(np.asarray(self.layers), stats["layer"])] = np.arange(len(stats["mean"]))
-        return rows
+    def _first_feeds(self) -> np.ndarray:
+        """First row of stats/FEEDS of every feature."""
+        ahead = np.searchsorted(self.layers, self.layer_of)
+        return np.cumsum(ahead) - ahead
 
     @cached_property
     def _total_features(self) -> np.ndarray:
@@ -193,26 +280,23 @@ class Build:
         np.add.at(total, feeds["target"], feeds["l1"])
         return total
 
-    @cached_property
-    def _total_logits(self) -> np.ndarray:
-        return self._stats("logits")["l1"]
-
     def _stats(self, kind: str) -> dict[str, np.ndarray]:
         cache = self.__dict__.setdefault("_stats_cache", {})
         if kind not in cache:
-            cache[kind] = {
-                name: column.to_numpy()
-                for name, column in zip(STATS_COLUMNS[kind].names, self.stats(kind).columns, strict=True)
-            }
+            table = self.stats(kind)
+            cache[kind] = {name: table[name].to_numpy() for name in table.column_names}
         return cache[kind]
+
+    def _broken(self, name: str, why: str) -> BadBuild:
+        return BadBuild(f"{self.path / name}: {why}; build it again")
 
 
 def open_build(path: str | Path) -> Build:
     """Open a finished build. Raises :class:`atlas.errors.BadBuild` where the folder is not one."""
     path = Path(path)
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
-    except FileNotFoundError:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
         state = "is not finished: run the same ingest again to resume" if (path / "work").is_dir() else "is not a build"
         raise BadBuild(f"{path} {state} (it has no manifest.json)") from None
     except (OSError, ValueError) as error:
@@ -220,12 +304,45 @@ def open_build(path: str | Path) -> Build:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else "no object"
         raise BadBuild(f"{path} has format {found}, this version reads format {FORMAT}; build it again")
+    try:
+        lacking = _lacking(manifest)
+    except (KeyError, TypeError, AttributeError) as error:
+        lacking = f"{type(error).__name__}: {error}"
+    if lacking:
+        raise BadBuild(f"{path}/manifest.json is not one of format {FORMAT} ({lacking}); build it again")
     for name, entry in manifest["files"].items():
         file = path / name
         if not file.is_file() or file.stat().st_size != entry["bytes"]:
             found = f"{file.stat().st_size} bytes" if file.is_file() else "nothing"
             raise BadBuild(f"{file} should have {entry['bytes']} bytes, found {found}; build it again")
     return Build(path, manifest)
+
+
+def _lacking(manifest: dict[str, Any]) -> str:
+    """What the specification asks of a manifest and this one has not; empty where it is whole."""
+    layers, sizes = manifest["layers"], manifest["features_per_layer"]
+    needed = {f"nodes/{label}.parquet" for label in NODE_FILES} | {f"stats/{kind}.parquet" for kind in STATS_COLUMNS}
+    rules = {
+        "model.name": bool(MODEL_NAME.match(manifest["model"]["name"])),
+        "set.name": bool(SET_NAME.match(manifest["set"]["name"])),
+        "run": bool(re.match(r"^[0-9a-f]{12}\Z", manifest["run"])),
+        "layers": layers == sorted(set(layers)) and len(layers) > 0 and all(type(n) is int and n >= 0 for n in layers),
+        "features_per_layer": len(sizes) == len(layers) and all(type(n) is int and n > 0 for n in sizes),
+        "files": needed <= manifest["files"].keys() and all(map(_FILE_NAME.match, manifest["files"])),
+        "rows, bytes and sha256 of every file": all(
+            type(entry["rows"]) is type(entry["bytes"]) is int and type(entry["sha256"]) is str
+            for entry in manifest["files"].values()
+        ),
+    }
+    return ", ".join(rule for rule, holds in rules.items() if not holds)
+
+
+def _numbered(prefixes: list[str], sizes: list[int]) -> pa.Array:
+    """``PREFIX0, PREFIX1, …`` for each prefix and its size."""
+    numbers = [pa.array(np.arange(size)).cast(pa.string()) for size in sizes]
+    return pa.concat_arrays(
+        [pc.binary_join_element_wise(prefix, n, "") for prefix, n in zip(prefixes, numbers, strict=True)]
+    )
 
 
 def sha256(path: Path) -> str:

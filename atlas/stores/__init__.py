@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-import pandas as pd
-
 from atlas import settings
-from atlas.staging import Build
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from atlas.staging import Build
     from atlas.stores.adjacency import Adjacency
 
 Progress = Callable[[str, int, int], None]
@@ -127,6 +127,6 @@ def open_store(
             read_only=read_only,
             timeout=timeout,
         )
-    from atlas.stores.embedded import EmbeddedStore
+    from atlas.stores.embedded.store import EmbeddedStore
 
     return EmbeddedStore(Path(resolved.store), read_only=read_only, timeout=timeout)

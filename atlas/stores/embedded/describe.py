@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from atlas.descriptions.loading import Changes, batches
-from atlas.stores.embedded_rows import copy_rows
-
-if TYPE_CHECKING:
-    import ladybug
-
-    from atlas.stores import Progress
+from atlas.stores import Progress
+from atlas.stores.embedded.engine import Engine
 
 _ROWS = 20_000
 _GO = "UNWIND $keys AS key MATCH (d:Description {key: key}) DETACH DELETE d"
@@ -19,15 +13,15 @@ _LABEL = (
 )
 
 
-def apply(connection: ladybug.Connection, found: Changes, progress: Progress | None) -> None:
+def apply(engine: Engine, found: Changes, show: Progress) -> None:
     """Take out, put in, relabel."""
     for first in range(0, len(found.gone), _ROWS):
-        connection.execute(_GO, {"keys": found.gone[first : first + _ROWS]})
-    copy_rows(connection, "Description", found.nodes)
-    copy_rows(connection, "DESCRIBED_BY", found.edges)
+        engine.table(_GO, {"keys": found.gone[first : first + _ROWS]})
+    for name, rows in (("Description", found.nodes), ("DESCRIBED_BY", found.edges)):
+        if len(rows):
+            engine.table(f"COPY {name} FROM $rows", {"rows": rows})
     done = 0
     for rows in batches(found.labels, _ROWS):
-        connection.execute(_LABEL, {"rows": rows})
+        engine.table(_LABEL, {"rows": rows})
         done += len(rows)
-        if progress:
-            progress("labels", done, len(found.labels))
+        show("labels", done, len(found.labels))
