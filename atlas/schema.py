@@ -343,6 +343,11 @@ def neo4j_ddl() -> list[str]:
     return statements
 
 
+def import_type(kind: pa.DataType) -> str:
+    """What ``neo4j-admin database import`` calls a column's type."""
+    return next(_IMPORT[type] for type, arrow in _ARROW.items() if arrow == kind)
+
+
 def import_header(table: Node | Edge) -> list[str]:
     """Column names of one table for ``neo4j-admin database import``, in the order of its Arrow schema."""
     if isinstance(table, Node):

@@ -1,12 +1,13 @@
 """Where the data and the stores are.
 
 Strongest first: an option or argument, the environment (``ATLAS_HOME``, ``ATLAS_STORE``, ``ATLAS_NEO4J_USER``,
-``ATLAS_NEO4J_PASSWORD``, ``ATLAS_NEO4J_DATABASE``), then ``atlas.toml`` in the working folder or in ``ATLAS_HOME``::
+``ATLAS_NEO4J_PASSWORD`` or ``ATLAS_NEO4J_PASSWORD_FILE``, ``ATLAS_NEO4J_DATABASE``), then ``atlas.toml`` in the working
+folder or in ``ATLAS_HOME``::
 
     store = "bolt://localhost:7687"
     [neo4j]
     user = "neo4j"
-    password = "..."
+    password_file = "~/.atlas-password"        # or password = "..."
     database = "neo4j"
 
 A store is a folder, or an address that begins with ``bolt://``, ``neo4j://`` or their ``+s``, ``+ssc`` forms.
@@ -27,7 +28,7 @@ from atlas.errors import BadSetting
 
 _ADDRESS = re.compile(r"^(bolt|neo4j)(\+s|\+ssc)?://[^\s/]+$")
 _KNOWN = {"store", "home", "neo4j"}
-_KNOWN_NEO4J = {"user", "password", "database"}
+_KNOWN_NEO4J = {"user", "password", "password_file", "database"}
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,20 @@ def load(store: str | Path | None = None, *, home: str | Path | None = None) -> 
         home=home_path,
         store=str(store or os.environ.get("ATLAS_STORE") or file.get("store") or home_path / "atlas"),
         neo4j_user=os.environ.get("ATLAS_NEO4J_USER") or server.get("user") or "neo4j",
-        neo4j_password=os.environ.get("ATLAS_NEO4J_PASSWORD") or server.get("password") or "",
+        neo4j_password=os.environ.get("ATLAS_NEO4J_PASSWORD") or _password(server),
         neo4j_database=os.environ.get("ATLAS_NEO4J_DATABASE") or server.get("database"),
     )
+
+
+def _password(server: dict[str, Any]) -> str:
+    """From the file that is named, else from ``atlas.toml``."""
+    named = os.environ.get("ATLAS_NEO4J_PASSWORD_FILE") or server.get("password_file")
+    if not named:
+        return server.get("password") or ""
+    try:
+        return Path(named).expanduser().read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise BadSetting(f"the file with Neo4j's password, {named}, cannot be read: {error}") from error
 
 
 def _file(home: Path) -> dict[str, Any]:

@@ -15,6 +15,13 @@ settings.load_profile("steady")
 def no_settings_of_ones_own() -> Iterator[None]:
     """A store or a home that the environment names must not be touched by tests."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("ATLAS_STORE", "ATLAS_HOME", "ATLAS_NEO4J_USER", "ATLAS_NEO4J_PASSWORD", "ATLAS_NEO4J_DATABASE"):
+        for name in (
+            "ATLAS_STORE",
+            "ATLAS_HOME",
+            "ATLAS_NEO4J_USER",
+            "ATLAS_NEO4J_PASSWORD",
+            "ATLAS_NEO4J_PASSWORD_FILE",
+            "ATLAS_NEO4J_DATABASE",
+        ):
             patch.delenv(name, raising=False)
         yield

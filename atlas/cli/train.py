@@ -11,7 +11,7 @@ from atlas.cli.build import _layers
 from atlas.errors import AtlasError, BadModel, BadSource
 
 if TYPE_CHECKING:
-    from ingest.train import Progress
+    from ingest.train import Activation, Progress
 
 
 @click.command()
@@ -32,7 +32,7 @@ def train(
     model: Path,
     text: Path,
     out: Path,
-    activation: str,
+    activation: Activation,
     features: int,
     k: int | None,
     l0: float | None,

@@ -17,7 +17,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
+import torch
+from jaxtyping import Float
 from scipy.sparse import csc_array
+from torch import Tensor
 
 from ingest.describe.cleaning import words
 from ingest.describe.evidence import Evidence
@@ -85,6 +88,7 @@ class Describer:
         sizes = self.vectors.n_features
         self._first = dict(zip(self.vectors.layers, np.cumsum([0, *sizes[:-1]]).tolist(), strict=True))
         self._meaning: dict[int, _Meaning] = {}
+        self._nulls: dict[int, Null] = {}
 
     def learn(self, layer: int, details: pa.Table) -> None:
         """Take over a layer that was described before."""
@@ -115,8 +119,10 @@ class Describer:
         self.learn(layer, details)
         return details
 
-    def _stand_out(self, rows, side: Side, vectors, per_sign: int, seed: int) -> Entries:
-        null = Null.of(side, rows, self.rules.seed + seed)
+    def _stand_out(
+        self, rows: Float[Tensor, "n d_model"], side: Side, vectors: Tensor, per_sign: int, seed: int
+    ) -> Entries:
+        null = self._nulls[seed] = Null.of(side, rows, self.rules.seed + seed)
         found = beyond(rows, side, vectors, null, self.rules.token_z)
         return strongest(discoveries(found, len(side), self.rules.false), per_sign)
 
@@ -167,8 +173,6 @@ class Describer:
 
     def _scores(self, layer: int, row: np.ndarray, token: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Weight, z and p of single pairs of feature and token."""
-        import torch
-
         reads, writes, side = self.vectors.reads(layer), self.vectors.token_writes(), self._token_side
         deviation = side.deviation(reads).cpu().numpy()
         weight, less = np.empty(len(row), np.float32), np.empty(len(row), np.float32)
@@ -178,8 +182,7 @@ class Describer:
             weight[span] = (reads[a] * writes[b]).sum(dim=1).cpu().numpy()
             less[span] = (reads[a] * side.centred[b]).sum(dim=1).cpu().numpy()
         z = np.divide(less, deviation[row], out=np.zeros(len(row)), where=deviation[row] > 0)
-        null = Null.of(side, reads, self.rules.seed + layer)
-        return weight, z, null.p(z)
+        return weight, z, self._nulls[layer].p(z)
 
     def _details(
         self, layer: int, n: int, table: _Table, alone: csc_array, inhibit: Entries, logits: Entries, sources: Entries

@@ -1,7 +1,8 @@
 """Compiled loops that every device's path ends in: exact weights, order of pairs, the strongest of each group.
 
-A weight is defined once, here: the products of the two rows' entries, which float64 holds exactly, summed over a fixed
-binary tree and rounded to float32. No matter which tile, thread or device proposed a pair, its weight has these bits.
+A weight is defined once, here (:func:`dot`): the products of the two vectors' entries, which float64 holds exactly,
+added in a fixed order and rounded to float32. Whichever tile, thread or device proposed a pair, its weight has these
+bits.
 
 All loops run without the interpreter's lock. numba compiles them when they are first called and keeps the result beside
 this file; what one kernel calls stands in this module too, since that cache does not see a change in another file.
@@ -12,47 +13,68 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-
-@njit(nogil=True, cache=True)
-def halves(d):
-    """Width of the upper levels of the tree: the largest power of two below ``d``."""
-    half = 1
-    while 2 * half < d:
-        half *= 2
-    return half
+LANES = 128
+"""sums that run side by side in a dot product"""
 
 
 @njit(nogil=True, cache=True)
-def dot(a, b, scratch):
-    """Sum of a[k] * b[k] over a fixed tree, float64; ``scratch`` holds ``halves(d)`` numbers."""
+def add_products(a, b, lanes):
+    for k in range(lanes.shape[0]):
+        lanes[k] += np.float64(a[k]) * np.float64(b[k])
+
+
+@njit(nogil=True, cache=True)
+def fold(upper, lower):
+    for k in range(lower.shape[0]):
+        lower[k] += upper[k]
+
+
+@njit(nogil=True, cache=True)
+def dot(a, b, lanes):
+    """Sum of a[k] * b[k], float64: product k goes to lane k modulo :data:`LANES`, lanes are added by halves."""
     d = a.shape[0]
-    half = scratch.shape[0]
-    for k in range(d - half):
-        scratch[k] = np.float64(a[k]) * np.float64(b[k]) + np.float64(a[k + half]) * np.float64(b[k + half])
-    for k in range(d - half, half):
-        scratch[k] = np.float64(a[k]) * np.float64(b[k])
+    lanes[:] = 0
+    for k in range(0, d - LANES + 1, LANES):
+        add_products(a[k : k + LANES], b[k : k + LANES], lanes)
+    k = d - d % LANES
+    if k < d:
+        add_products(a[k:], b[k:], lanes[: d - k])
+    half = LANES
     while half > 1:
         half //= 2
-        for k in range(half):
-            scratch[k] += scratch[k + half]
-    return scratch[0]
+        fold(lanes[half : 2 * half], lanes[:half])
+    return lanes[0]
 
 
 @njit(nogil=True, cache=True)
 def weigh(rows, cols, ptr, col, first, last, weight):
-    """The exact weights of all pairs of rows ``first`` to ``last``; pairs lie as :func:`sort_pairs` leaves them."""
-    scratch = np.empty(halves(rows.shape[1]), np.float64)
+    """The exact weights of all pairs of rows ``first`` to ``last``; pairs lie as :func:`sort_pairs` leaves them.
+
+    They are visited column by column: columns come in the order of memory, the few rows stay in the cache.
+    """
+    lanes = np.empty(LANES, np.float64)
+    start = np.zeros(cols.shape[0] + 1, np.int64)
+    for p in range(ptr[first], ptr[last]):
+        start[col[p] + 1] += 1
+    for c in range(cols.shape[0]):
+        start[c + 1] += start[c]
+    row = np.empty(ptr[last] - ptr[first], np.int64)
+    place = np.empty(ptr[last] - ptr[first], np.int64)
     for r in range(first, last):
         for p in range(ptr[r], ptr[r + 1]):
-            weight[p] = np.float32(dot(rows[r], cols[col[p]], scratch))
+            q = start[col[p]]
+            row[q], place[q] = r, p
+            start[col[p]] += 1
+    for q in range(row.shape[0]):
+        weight[place[q]] = np.float32(dot(rows[row[q]], cols[col[place[q]]], lanes))
 
 
 @njit(nogil=True, cache=True)
 def dense(row, cols, weight):
     """The exact weights of one row with every column, float64."""
-    scratch = np.empty(halves(row.shape[0]), np.float64)
+    lanes = np.empty(LANES, np.float64)
     for c in range(cols.shape[0]):
-        weight[c] = dot(row, cols[c], scratch)
+        weight[c] = dot(row, cols[c], lanes)
 
 
 @njit(nogil=True, cache=True)

@@ -135,9 +135,13 @@ def scan(
     tile: tuple[int, int] | None = None,
 ) -> Found:
     """Look at every product once; return the wanted ones and the sums of all."""
-    from ingest.edges import portable
+    from ingest.edges import compiled, portable
 
-    proposed = portable.propose(product, wanted, floors or Floors(), device, tile or portable.TILE)
+    known = floors or Floors()
+    if device == "cpu":
+        proposed = compiled.propose(product, wanted, known, pool, tile or compiled.TILE)
+    else:
+        proposed = portable.propose(product, wanted, known, device.removeprefix("portable:"), tile or portable.TILE)
     return settle(product, wanted, proposed, pool)
 
 
@@ -147,7 +151,7 @@ def settle(product: Product, wanted: Wanted, proposed: Proposed, pool: Pool) -> 
     proposed = _settle_dense(product, wanted, proposed, pool)
     ptr, col = kernels.sort_pairs(proposed.row, proposed.col, len(rows))
     weight = np.empty(len(col), np.float32)
-    pool.map(lambda span: kernels.weigh(rows, cols, ptr, col, *span, weight), pool.spans(len(rows), 64))
+    pool.map(lambda span: kernels.weigh(rows, cols, ptr, col, *span, weight), pool.spans(len(rows), 1024))
     ptr, col, weight = kernels.drop_zeros(ptr, col, weight)
     counts = np.diff(ptr)
     z = score(weight, np.repeat(product.mean, counts), np.repeat(product.std, counts))

@@ -7,8 +7,18 @@ network, :mod:`~ingest.train.loop` trains it, :mod:`~ingest.train.measure` says 
 """
 
 from ingest.train.activations import windows
-from ingest.train.dictionary import Settings
+from ingest.train.dictionary import Activation, Settings
 from ingest.train.loop import Progress, train_transcoders
 from ingest.train.measure import Fidelity, Recovery, fidelity, recovery
 
-__all__ = ["Fidelity", "Progress", "Recovery", "Settings", "fidelity", "recovery", "train_transcoders", "windows"]
+__all__ = [
+    "Activation",
+    "Fidelity",
+    "Progress",
+    "Recovery",
+    "Settings",
+    "fidelity",
+    "recovery",
+    "train_transcoders",
+    "windows",
+]

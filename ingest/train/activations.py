@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from atlas.errors import BadModel, BadSource
 
@@ -26,9 +27,10 @@ def mlps(model: nn.Module) -> list[nn.Module]:
             blocks = model.get_submodule(path)
         except AttributeError:
             continue
-        found = [getattr(block, "mlp", None) for block in blocks]
-        if found and all(isinstance(mlp, nn.Module) for mlp in found):
-            return found
+        found = [getattr(block, "mlp", None) for block in blocks.children()]
+        modules = [mlp for mlp in found if isinstance(mlp, nn.Module)]
+        if modules and len(modules) == len(found):
+            return modules
     raise BadModel(
         f"{type(model).__name__} has no MLP modules at {', '.join(f'{path}[i].mlp' for path in BLOCKS)}. "
         "Transcoders are trained for GPT-2, Llama, Gemma, Qwen and what is built like them."
@@ -79,7 +81,7 @@ def hooked(modules: list[nn.Module], hooks: list[Callable]) -> Iterator[None]:
 
 @torch.no_grad()
 def capture(
-    model: nn.Module, ids: Int[Tensor, "n_windows context"], layers: list[int], bos: int | None, batch: int = 16
+    model: PreTrainedModel, ids: Int[Tensor, "n_windows context"], layers: list[int], bos: int | None, batch: int = 16
 ) -> dict[int, tuple[Float[Tensor, "n d_model"], Float[Tensor, "n d_model"]]]:
     """What the MLPs of ``layers`` read and write at the counted positions, on the CPU in half precision.
 

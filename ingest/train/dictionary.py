@@ -79,7 +79,8 @@ class Jump(torch.autograd.Function):
         return p * fires, fires.to(p.dtype)
 
     @staticmethod
-    def backward(ctx, grad_a: Tensor, grad_fires: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        grad_a, grad_fires = grads
         p, theta, fires = ctx.saved_tensors
         near = (p - theta).abs() < ctx.bandwidth / 2
         count = near * grad_fires / ctx.bandwidth

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from safetensors import safe_open
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from atlas.errors import BadSetting
 from ingest.train.activations import capture, counted, mlps
@@ -118,9 +119,9 @@ def train_layer(
             silent[which] = 0.0
         recent.append(((unexplained + sparsity).item(), l0, 1 - unexplained.item()))
         if progress and ((step + 1) % 200 == 0 or step + 1 == steps):
-            means = [sum(column) / len(recent) for column in zip(*recent, strict=True)]
+            mean, active, explained = (sum(column) / len(recent) for column in zip(*recent, strict=True))
             busy = (rate > 0.1).float().mean().item()
-            progress(Progress(layer, step + 1, steps, *means, dead.float().mean().item(), busy))
+            progress(Progress(layer, step + 1, steps, mean, active, explained, dead.float().mean().item(), busy))
             recent = []
     return net.folded(scale_in, scale_out)
 
@@ -153,7 +154,7 @@ def recipe(settings: Settings, model: nn.Module, ids: Tensor, layer: int) -> str
 
 
 def train_transcoders(
-    model: nn.Module,
+    model: PreTrainedModel,
     tokenizer,
     tokens: Int[Tensor, "n_windows context"],
     settings: Settings,
@@ -176,7 +177,8 @@ def train_transcoders(
     if missing := [layer for layer in layers if not 0 <= layer < depth]:
         raise BadSetting(f"Layers {missing} were asked for; the model has layers 0 to {depth - 1}.")
     bos = tokenizer.bos_token_id
-    model.to(device).eval()
+    model.eval()
+    nn.Module.to(model, device)  # its own `to` is typed for something else
     recipes = {layer: recipe(settings, model, tokens, layer) for layer in layers}
     todo = [layer for layer in layers if not finished(layer_file(out, layer), recipes[layer])]
     positions = int(counted(tokens, bos).sum())

@@ -16,6 +16,7 @@ import yaml
 from jaxtyping import Float, Int
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from ingest.train.activations import counted, hooked, mlps
 from ingest.train.files import THRESHOLD, layer_file
@@ -79,7 +80,7 @@ class Stored:
 
 @torch.no_grad()
 def fidelity(
-    model: nn.Module, folder: Path, ids: Int[Tensor, "n_windows context"], bos: int | None, batch: int = 16
+    model: PreTrainedModel, folder: Path, ids: Int[Tensor, "n_windows context"], bos: int | None, batch: int = 16
 ) -> list[Fidelity]:
     """Each layer's figures on windows of held-out text; ``model`` should be in float32."""
     modules = mlps(model)
@@ -132,7 +133,7 @@ class _Sums:
 
 @torch.no_grad()
 def recovery(
-    model: nn.Module, folder: Path, ids: Int[Tensor, "n_windows context"], bos: int | None, batch: int = 16
+    model: PreTrainedModel, folder: Path, ids: Int[Tensor, "n_windows context"], bos: int | None, batch: int = 16
 ) -> Recovery:
     """Loss with all transcoders in place, beside the loss with the MLPs themselves and with none."""
     modules = mlps(model)

@@ -36,14 +36,12 @@ def _server_place(kind: str, server: servers.Place) -> Iterator[Place]:
 
 
 @pytest.fixture(scope="session", params=STORES)
-def kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+def kind(request: pytest.FixtureRequest) -> Iterator[object]:
     """The store under test: its name, or the server behind it."""
     if request.param == "embedded":
         yield "embedded"
         return
-    name = request.param.removeprefix("neo4j ")
-    with servers.running(name, tmp_path_factory.mktemp("neo4j")) as server:
-        yield server
+    yield servers.shared(request.param.removeprefix("neo4j "))
 
 
 @pytest.fixture

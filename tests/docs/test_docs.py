@@ -11,7 +11,7 @@ import pytest
 import queries
 from atlas import errors
 from atlas.cli import cli
-from tests.docs import console
+from tests.docs import console, reference
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +69,7 @@ def test_two_ways_to_round_one_number_are_alike_and_two_words_are_not():
     assert not console.alike("token ▇▇▇ +31.2", "token ▇▇ +33.3")
     assert not console.alike("rabbit +31.2", "hare +31.2")
     assert not console.alike("17 rows", "18 rows")
+
+
+def test_the_reference_page_is_what_the_code_declares():
+    assert reference.PAGE.read_text(encoding="utf-8") == reference.page(), "write it: python -m tests.docs.reference"

@@ -1,10 +1,22 @@
-"""WeightLens records for a toy build, as the original writes them."""
+"""What is said of a toy build: a run of descriptions, and WeightLens' records as the original writes them."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from atlas import descriptions
+from atlas.descriptions.staging import Staging, scores, texts
+from atlas.provenance import Run
 from tests.toy import Toy
+
+
+def say(made: Toy, method: str, said: dict[int, str], about: str = "") -> descriptions.Descriptions:
+    staging = Staging(
+        made.build, method, Run({"build": made.run}, {"method": method, "about": about, "said": str(said)})
+    )
+    rows = [(feature, text, scores(confidence=0.5)) for feature, text in sorted(said.items())]
+    table = texts(rows, "a test")
+    return staging.finish(table, table.select(["feature"]), {})
 
 
 def record(

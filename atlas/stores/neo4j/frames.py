@@ -1,0 +1,44 @@
+"""Records of the server as DataFrames with the types that the embedded store gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import neo4j.graph
+import pandas as pd
+import pyarrow as pa
+
+
+def frame(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> pd.DataFrame:
+    """One typed column for each name; nodes and relationships become dicts of their properties."""
+    values = zip(*rows, strict=True) if rows else ([] for _ in columns)
+    return pd.DataFrame({name: _series(list(column)) for name, column in zip(columns, values, strict=True)})
+
+
+def _series(values: list[Any]) -> pd.Series:
+    plain = [_plain(value) for value in values]
+    try:
+        return pa.array(plain).to_pandas(types_mapper=_mapped)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+        return pd.Series(plain, dtype=object)
+
+
+def _mapped(type: pa.DataType) -> Any:
+    return pd.ArrowDtype(type) if pa.types.is_list(type) else None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, neo4j.graph.Node):
+        return {"_label": ":".join(sorted(value.labels)), **{k: _plain(v) for k, v in value.items()}}
+    if isinstance(value, neo4j.graph.Relationship):
+        return {"_label": value.type, **{k: _plain(v) for k, v in value.items()}}
+    if isinstance(value, neo4j.graph.Path):
+        return {"nodes": [_plain(n) for n in value.nodes], "relationships": [_plain(r) for r in value.relationships]}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, type(None) | bool | int | float | str | bytes):
+        return value
+    return value.iso_format() if hasattr(value, "iso_format") else str(value)

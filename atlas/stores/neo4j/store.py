@@ -1,0 +1,267 @@
+"""The store: what every reader and writer calls, put together from the modules beside it."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import neo4j
+import pandas as pd
+from neo4j.exceptions import ClientError, Neo4jError
+
+from atlas.descriptions.loading import changes
+from atlas.errors import BadKey, BadQuery, StoreError, StoreLocked
+from atlas.observed import Observed, observed
+from atlas.staging import Build
+from atlas.stores import Progress
+from atlas.stores.neo4j import connection, describe, doctor, fetched, fulltext, load, publish, readonly, state, sweep
+from atlas.stores.neo4j.connection import OUT_OF_MEMORY, Place
+from atlas.stores.neo4j.frames import frame
+
+if TYPE_CHECKING:
+    from atlas.stores.adjacency import Adjacency
+
+_POLL_SECONDS = 0.05
+_ROWS = 10_000
+_SETS = "MATCH (s:TranscoderSet) WHERE s.model = $model RETURN s.key AS key, s.name AS name ORDER BY key"
+_ALL = "MATCH (s:TranscoderSet) RETURN s.key AS key ORDER BY key"
+_LOADED = """
+MATCH (s:TranscoderSet {key: $set}), (a:AtlasSet {key: $set})
+WHERE s.run = $run AND s.observation = $observation
+RETURN s.key AS key
+"""
+T = TypeVar("T")
+Rows = tuple[list[str], list[list[Any]], bool]
+
+
+class _Moved(Exception):
+    """A set was published or withdrawn while a query ran."""
+
+
+def _writes(method: Callable[..., T]) -> Callable[..., T]:
+    @functools.wraps(method)
+    def wrapper(self: Neo4jStore, *args: Any, **kwargs: Any) -> T:
+        if self.read_only:
+            raise StoreError(f"{self.address} was opened for reading; open it with read_only=False to change it")
+        with connection.translated(self._place):
+            return method(self, *args, **kwargs)
+
+    return wrapper
+
+
+class Neo4jStore:
+    """An atlas on a Neo4j server, 5.26 or newer; see :class:`atlas.stores.Store` for what each method promises.
+
+    ``timeout`` (seconds) holds for each query. One driver serves all stores of a process that name the same server.
+    Raises StoreUnreachable where no fit server answers or it refuses the credentials, NoAtlas where there is nothing to
+    read.
+    """
+
+    dialect = "neo4j"
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        user: str = "neo4j",
+        password: str = "",
+        database: str | None = None,
+        read_only: bool = True,
+        timeout: float = 30,
+    ) -> None:
+        self.address = address
+        self.read_only = read_only
+        self._timeout = timeout
+        asked = Place(address, user, password, database)
+        self._driver = connection.acquire(asked)
+        self._place = asked
+        try:
+            self._database = connection.check(self._driver, asked)
+            if read_only:
+                with connection.translated(asked), self._session() as session:
+                    session.execute_read(lambda tx: state.read(tx, address))
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, query: str, /, **parameters: Any) -> pd.DataFrame:
+        columns, rows, _ = self._settled(functools.partial(self._managed, query, parameters), self._timeout)
+        return frame(columns, rows)
+
+    def ask(
+        self, query: str, parameters: Mapping[str, Any], *, timeout: float, max_rows: int
+    ) -> tuple[pd.DataFrame, bool]:
+        try:
+            columns, rows, whole = self._settled(
+                functools.partial(self._foreign, query, parameters, timeout, max_rows), timeout
+            )
+        except BadQuery as error:
+            if isinstance(error.__cause__, ClientError):
+                raise type(error)(readonly.positioned(str(error))) from error.__cause__
+            raise
+        return frame(columns, rows), whole
+
+    @_writes
+    def create(self) -> None:
+        with self._session(neo4j.WRITE_ACCESS) as session:
+            state.create(session)
+
+    @_writes
+    def add(self, build: Build, progress: Progress | None = None) -> None:
+        show = progress or _silent
+        with state.writing(self._driver, self._database, self.address, f"loading {build.set_key}") as writer:
+            sweep.sweep(writer, show)
+            seen = observed(build)
+            if not writer.run(_LOADED, set=seen.set_key, run=seen.run, observation=seen.says):
+                self._load(writer, seen, show)
+
+    @_writes
+    def restore_empty_texts(self, keys: Mapping[str, Mapping[str, list[str]]]) -> None:
+        """Set text properties to the empty text: ``{label: {property: [key, …]}}``; an importer drops them."""
+        with state.writing(self._driver, self._database, self.address, "finishing an import") as writer:
+            for label, properties in keys.items():
+                for name, nodes in properties.items():
+                    for first in range(0, len(nodes), _ROWS):
+                        query = f"UNWIND $keys AS key MATCH (n:{label} {{key: key}}) SET n.`{name}` = ''"
+                        writer.run(query, keys=nodes[first : first + _ROWS])
+
+    @_writes
+    def remove(self, model: str, set: str | None = None, progress: Progress | None = None) -> int:
+        show = progress or _silent
+        what = f"{model}/{set}" if set else model
+        with state.writing(self._driver, self._database, self.address, f"removing {what}") as writer:
+            held = {record["name"]: record["key"] for record in writer.run(_SETS, model=model)}
+            chosen = [key for name, key in held.items() if set in (None, name)]
+            half = [
+                one
+                for one in load.under_way(writer)
+                if one.set == what or (not set and one.set.startswith(f"{model}/"))
+            ]
+            if not chosen and not half:
+                every = ", ".join(record["key"] for record in writer.run(_ALL)) or "nothing"
+                raise BadKey(f"{what!r} is not in {self.address}; it holds {every}")
+            for one in half:
+                sweep.forget(writer, one)
+            removed = publish.withdraw(writer, model, chosen)
+            sweep.sweep(writer, show)
+            return removed
+
+    @_writes
+    def describe(self, build: Build, progress: Progress | None = None) -> bool:
+        show = progress or _silent
+        with state.writing(self._driver, self._database, self.address, f"describing {build.set_key}") as writer:
+            sweep.sweep(writer, show)
+            found = changes(self, build)
+            if found is None:
+                return False
+            describe.apply(writer, found, show)
+            sweep.sweep(writer, show)
+            return True
+
+    def fulltext(self, text: str, *, limit: int) -> pd.DataFrame:
+        words, typed = fulltext.asked(text)
+        if not words:
+            return fulltext.frame([], typed, limit)
+        asked = functools.partial(self._managed, fulltext.QUERY, fulltext.parameters(words, limit))
+        return fulltext.frame(self._settled(asked, self._timeout)[1], typed, limit)
+
+    def adjacency(self, set_key: str) -> Adjacency:
+        return fetched.get(self.run, self.address, set_key)
+
+    def doctor(self, *, mend: bool = False) -> pd.DataFrame:
+        with connection.translated(self._place), self._session() as session:
+            before = doctor.look(session, self.address)
+        if not mend:
+            return doctor.table(before)
+        self._mend(before)
+        with connection.translated(self._place), self._session() as session:
+            return doctor.table(doctor.mended(before, doctor.look(session, self.address)))
+
+    def close(self) -> None:
+        connection.release(self._place)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @_writes
+    def _mend(self, findings: list[doctor.Finding]) -> None:
+        self.create()
+        with state.writing(self._driver, self._database, self.address, "mending") as writer:
+            doctor.mend(writer, findings, lambda build: self._load(writer, observed(build), _silent))
+            sweep.sweep(writer, _silent)
+
+    def _load(self, writer: state.Writer, build: Observed, show: Progress) -> None:
+        begun = load.begin(writer, build)
+        for other in load.under_way(writer):
+            if other.set == build.set_key and other.key != begun.key:
+                sweep.forget(writer, other)
+        if begun.state == "loading":
+            load.fill(writer, self._place, build, begun, show)
+        publish.publish(writer, begun)
+        sweep.sweep(writer, show)
+
+    def _session(self, mode: str = neo4j.READ_ACCESS) -> neo4j.Session:
+        return self._driver.session(database=self._database, default_access_mode=mode)
+
+    def _settled(self, attempt: Callable[[], Rows], patience: float) -> Rows:
+        """Ask until nothing was published or withdrawn meanwhile, for at most ``patience`` seconds."""
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                with connection.translated(self._place):
+                    return attempt()
+            except _Moved:
+                if time.monotonic() > deadline:
+                    raise StoreLocked(
+                        f"{self.address} is being changed, and has been for {patience:g} s; ask again in a moment"
+                    ) from None
+                time.sleep(_POLL_SECONDS)
+
+    def _managed(self, query: str, parameters: dict[str, Any]) -> Rows:
+        def unit(tx: neo4j.ManagedTransaction) -> Rows:
+            try:
+                return self._between(tx, lambda: _fetch(tx.run(query, parameters), None))  # type: ignore[arg-type]
+            except Neo4jError as error:
+                if error.code in OUT_OF_MEMORY:  # the driver would try for half a minute what cannot succeed
+                    raise connection.meaning(error, self._place) or error from error
+                raise
+
+        with self._session() as session:
+            return session.execute_read(neo4j.unit_of_work(timeout=self._timeout)(unit))
+
+    def _foreign(self, query: str, parameters: Mapping[str, Any], timeout: float, max_rows: int) -> Rows:
+        def ask() -> Rows:
+            return _fetch(tx.run(query, dict(parameters)), max_rows)  # type: ignore[arg-type]
+
+        with self._session() as session, session.begin_transaction(timeout=timeout) as tx:
+            readonly.check(tx, query, parameters)
+            return self._between(tx, ask)
+
+    def _between(self, tx: neo4j.Transaction | neo4j.ManagedTransaction, ask: Callable[[], Rows]) -> Rows:
+        before = state.read(tx, self.address)
+        if not before.settled:
+            if before.alive:
+                raise _Moved
+            raise StoreError(f"{self.address}: a change stopped half-way; `atlas doctor --mend` finishes it")
+        answer = ask()
+        if state.read(tx, self.address).generation != before.generation:
+            raise _Moved
+        return answer
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+def _fetch(result: neo4j.Result, max_rows: int | None) -> Rows:
+    columns = result.keys()
+    if max_rows is None:
+        return list(columns), [record.values() for record in result], True
+    rows = [record.values() for record in result.fetch(max_rows + 1)]
+    result.consume()
+    return list(columns), rows[:max_rows], len(rows) <= max_rows
