@@ -134,11 +134,11 @@ def _build_options(engine: Any, given: dict[str, Any]) -> dict[str, Any]:
     return {
         **{option: value for option, value in given.items() if value is not None},
         "keep": engine.Keep(**{field: value for field, value in kept.items() if value is not None}),
-        "layers": _layers(layers) if layers else None,
+        "layers": chosen_layers(layers) if layers else None,
     }
 
 
-def _layers(text: str) -> list[int]:
+def chosen_layers(text: str) -> list[int]:
     try:
         spans = [[int(end) for end in part.split("-")] for part in text.split(",")]
         chosen = sorted({layer for span in spans for layer in range(span[0], span[-1] + 1)})

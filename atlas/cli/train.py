@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from atlas.cli.build import _layers
+from atlas.cli.build import chosen_layers
 from atlas.errors import AtlasError, BadModel, BadSource
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def train(
         out,
         model_name=model.resolve().name,
         scan=f"{model.resolve().name}/{out.resolve().name}",
-        layers=_layers(layers) if layers else None,
+        layers=chosen_layers(layers) if layers else None,
         progress=None if quiet else _show,
         device=("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device,
     )

@@ -118,7 +118,7 @@ def test_tokens_go_with_the_last_model_that_has_their_vocabulary(
 
 
 def test_removing_what_is_not_there_says_so(store: Neo4jStore, bystander: Toy):
-    with pytest.raises(BadKey, match="'toy/tc-40' is not in .*it holds bystander/tc-9"):
+    with pytest.raises(BadKey, match=r"'toy/tc-40' is not in .*it holds bystander/tc-9"):
         store.remove("toy", "tc-40")
     with pytest.raises(BadKey, match="'bystander/tc-40' is not in"):
         store.remove("bystander", "tc-40")

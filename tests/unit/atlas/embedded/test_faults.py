@@ -124,7 +124,7 @@ def test_another_vocabulary_by_the_same_name_is_refused(folder: Path, old: toy.T
 
 def test_a_second_writer_is_refused_and_readers_are_not(folder: Path, old: toy.Toy):
     with stores.open_store(folder, read_only=False):
-        with pytest.raises(StoreLocked, match="process .* is writing"):
+        with pytest.raises(StoreLocked, match=r"process .* is writing"):
             stores.open_store(folder, read_only=False)
         with stores.open_store(folder) as reader:
             assert keys(reader) == set(old.keys("Feature"))
@@ -200,7 +200,8 @@ def test_a_set_whose_build_was_pruned_survives_the_others_removal(folder: Path, 
         store.remove("new")
 
         found = store.run(
-            "MATCH (a:Feature)-[e:FEEDS]->(b:Feature) RETURN a.key AS a, b.key AS b, e.weight AS w, e.z AS z, e.share AS s"
+            "MATCH (a:Feature)-[e:FEEDS]->(b:Feature) "
+            "RETURN a.key AS a, b.key AS b, e.weight AS w, e.z AS z, e.share AS s"
         )
         assert set(found.itertuples(index=False, name=None)) == set(old.edges["FEEDS"])
         assert sound(store)
