@@ -1,7 +1,7 @@
 """What describing costs at GPT-2 small's shapes: 50,257 tokens, 24,576 features a layer, some 70 of which fire at once.
 
-Weights are random; biases are set so that the wanted number fires. CPU seconds by layer say how it grows: a layer costs its
-tokens and logits, and a pair of layers its features. ``BENCH_LAYERS`` (default 2) says how many layers to
+Weights are random; biases are set so that the wanted number fires. CPU seconds by layer say how it grows: a layer
+costs its tokens and logits, and a pair of layers its features. ``BENCH_LAYERS`` (default 2) says how many layers to
 take, ``BENCH_FEATURES`` how many features of each.
 """
 
