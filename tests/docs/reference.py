@@ -39,7 +39,8 @@ def _graph() -> Iterator[str]:
 def _commands() -> Iterator[str]:
     yield "\n## Commands\n"
     for name, command in sorted(cli.commands.items()):
-        context = click.Context(command, info_name=f"atlas {name}")
+        parent = click.Context(cli, info_name="atlas", **cli.context_settings)
+        context = click.Context(command, info_name=name, parent=parent)
         usage = command.get_usage(context).removeprefix("Usage: ").replace("\n", " ")
         yield f"### `{' '.join(usage.split())}`\n\n{inspect.cleandoc(command.help or '')}\n"
         yield "| option | meaning |\n|---|---|"

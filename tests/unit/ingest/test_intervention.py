@@ -124,7 +124,10 @@ def test_nothing_moves_at_other_positions_or_before_the_source(family):
     after = real.changed(source.load(1).w_dec, POSITION, layer=1, site=W.MLP_RAW)
     moved = [(real.pre_activations(after, t) - real.pre_activations(real.clean, t)) for t in map(source.load, range(3))]
 
-    assert not moved[0].any()
-    assert not moved[1].any()
-    assert moved[2][:, POSITION].any()
-    assert not moved[2][:, [p for p in range(7) if p != POSITION]].any()
+    effect = moved[2][:, POSITION].abs().max()
+    # The two passes differ in batch size, and so, on some processors, in the order of sums.
+    still = TOLERANCE[torch.float32] * effect
+    assert effect > 1e-3
+    assert moved[0].abs().max() < still
+    assert moved[1].abs().max() < still
+    assert moved[2][:, [p for p in range(7) if p != POSITION]].abs().max() < still
