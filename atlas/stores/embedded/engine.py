@@ -27,7 +27,7 @@ from atlas.errors import AtlasError, BadQuery, NoSpace, QueryTimeout, StoreError
 PINNED = "0.20.4"
 _POOL = 1 << 30
 _INT64 = 2**63
-_REFUSALS = ("parser", "binder", "runtime", "conversion", "catalog", "overflow", "connection", "function", "query is")
+_REFUSALS = ("parser", "binder", "runtime", "conversion", "catalog", "overflow", "connection", "function", "io")
 
 
 class Engine:
@@ -55,7 +55,7 @@ class Engine:
             )
             self._connection = ladybug.Connection(self._database)
         except RuntimeError as error:
-            raise _meaning(error, path, timeout) from error
+            raise _meaning(error, path, timeout, opening=True) from error
         self.limit(timeout)
         self.table("CALL enable_cached_prepared_statement='NONE'")
         if self.values("CALL current_setting('enable_cached_prepared_statement') RETURN *") != [("NONE",)]:
@@ -121,7 +121,7 @@ def _parameter(name: str, value: Any) -> Any:
     return value
 
 
-def _meaning(error: RuntimeError, path: Path, timeout: float) -> AtlasError | RuntimeError:
+def _meaning(error: RuntimeError, path: Path, timeout: float, *, opening: bool = False) -> AtlasError | RuntimeError:
     """What an error of the engine means to the reader; the error itself where it is a defect of ours."""
     text = str(error).strip().partition("\n")[0]
     lowered = text.lower()
@@ -135,8 +135,8 @@ def _meaning(error: RuntimeError, path: Path, timeout: float) -> AtlasError | Ru
         return BadQuery("the query needs more memory than it may have; ask for less, or put a LIMIT earlier")
     if text.startswith("Parameter ") and text.endswith(" not found."):
         return BadQuery(f"the query asks for ${text.split()[1]}, which was not given")
-    if any(lowered.startswith(word) or f"{word} exception" in lowered[:24] for word in _REFUSALS):
-        return BadQuery(f"the query cannot be answered: {text[:300]}")
-    if "io exception" in lowered:
+    if opening:
         return StoreError(f"{path} cannot be opened: {text[:300]}")
+    if lowered.startswith(tuple(f"{word} exception" for word in _REFUSALS)):
+        return BadQuery(f"the query cannot be answered: {text[:300]}")
     return error

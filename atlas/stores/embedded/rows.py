@@ -109,8 +109,8 @@ def _absent(engine: Engine, label: str, nodes: pa.Table) -> pa.Table:
         # two models of one tokenizer may have unequally many rows; what both have must be the same
         if not held[name].take(at.drop_null()).equals(known[name].cast(held.schema.field(name).type)):
             raise BadBuild(
-                f"the atlas holds another {label.lower()} under the name {of} ({name} differs); ingest this one under "
-                "another name with --as MODEL/SET, or remove the other first"
+                f"the atlas holds another {'vocabulary' if label == 'Token' else 'model'} under the name {of} ({name} "
+                "differs); ingest this one under another name with --as MODEL/SET, or remove the other first"
             )
     return nodes.filter(at.is_null())
 
