@@ -16,6 +16,9 @@ import pyarrow as pa
 
 from atlas.errors import BadSetting
 
+Envelope = dict[Any, Any]
+"""``attrs``: names to what JSON can hold. (Typed as loosely as pandas types its attribute.)"""
+
 TYPES: dict[str, Any] = {
     "text": pd.StringDtype(storage="pyarrow", na_value=float("nan")),
     "int": pd.Int64Dtype(),
@@ -47,7 +50,7 @@ EVIDENCE = {"n_both": "int", "drive": "float", "twera": "float"}
 def typed(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
     """The named columns in this order, each cast to its type; a column without a type stays as the store gave it."""
     if list(frame.columns) != list(columns):
-        frame = frame[list(columns)]
+        frame = frame.loc[:, list(columns)]
     if not isinstance(frame.index, pd.RangeIndex) or frame.index.start != 0 or frame.index.step != 1:
         frame = frame.reset_index(drop=True)
     lists = {name for name, kind in columns.items() if kind in ("texts", "ints", "floats")}
@@ -65,9 +68,14 @@ def typed(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
 
 def empty(columns: Mapping[str, str], **envelope: Any) -> pd.DataFrame:
     """No rows, with the columns and types that rows would have had."""
-    frame = typed(pd.DataFrame({name: [] for name in columns}), columns)
-    frame.attrs = envelope
+    frame = rows((), columns)
+    frame.attrs = {**envelope}
     return frame
+
+
+def from_records(found: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> pd.DataFrame:
+    """A typed frame from rows that have at least these columns by name."""
+    return rows((tuple(row[name] for name in columns) for row in found), columns)
 
 
 def rows(found: Iterable[tuple[Any, ...]], columns: Mapping[str, str]) -> pd.DataFrame:

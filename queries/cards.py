@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from queries import cuts
-from queries.answers import NEIGHBOURS, count, typed
-from queries.catalog import ask, records
+from queries.answers import NEIGHBOURS, count, from_records
+from queries.catalog import records
 from queries.evidence import summary
-from queries.neighbours import Filter, around, envelope, sets_of, size
+from queries.held import Held, envelope, held
+from queries.neighbours import Filter, around, size
 from queries.resolve import Key, Node, resolve
 
 if TYPE_CHECKING:
@@ -46,45 +45,45 @@ def card(graph: Store, key: Key, *, set: str | None = None, k: int = 4) -> dict[
     """
     count("k", k)
     node = resolve(graph, key, set=set)
-    sets = sets_of(node, ask(graph, "sets"))
+    sets = node.sets(held(graph))
     found: dict[str, Any] = {"key": node.key, "type": node.type, "label": node.label}
-    found |= _feature(graph, node, sets.iloc[0]) if node.type == "Feature" else _token(node, sets)
+    found |= _feature(graph, node, sets[0]) if node.type == "Feature" else _token(node, sets)
     whole, bounds = True, []
     for direction in ("inputs", "outputs"):
-        parts = []
+        parts: list[dict[str, Any]] = []
         for of in ("tokens", "features"):
             asked = Filter(of=of, k=k)
             part, bound = around(graph, node, direction, asked, sets)
-            whole &= cuts.complete(list(size(part, "z")), k, 0.0, bound)
+            whole &= cuts.complete([size(row, "z") for row in part], k, 0.0, bound)
             bounds.append(bound)
-            parts.append(part)
-        found[direction] = typed(pd.concat(parts), NEIGHBOURS)
+            parts += part
+        found[direction] = from_records(parts, NEIGHBOURS)
     return found | envelope(sets, "z", whole, max(bounds))
 
 
-def _feature(graph: Store, node: Node, own: pd.Series) -> dict[str, Any]:
+def _feature(graph: Store, node: Node, own: Held) -> dict[str, Any]:
     properties = node.properties
     features = {row["layer"]: row["features"] for row in records(graph, "layers", set=node.set)}
     return {
-        "model": str(own["model"]),
+        "model": own.model,
         "set": node.set,
         "layer": node.layer,
-        "layers": int(own["model_layers"]),
+        "layers": own.model_layers,
         "idx": int(properties["idx"]),
         "features": int(features[node.layer]),
         "label_source": str(properties["label_source"]),
         "descriptions": records(graph, "descriptions", key=node.key),
         "statistics": {name: float(properties[name]) for name in _STATISTICS},
         "evidence": summary(graph, node, own),
-        "page": _page(str(own["neuronpedia_id"]), node, int(properties["idx"])),
+        "page": _page(own.neuronpedia_id, node, int(properties["idx"])),
     }
 
 
-def _token(node: Node, sets: pd.DataFrame) -> dict[str, Any]:
+def _token(node: Node, sets: list[Held]) -> dict[str, Any]:
     return {
         "vocabulary": node.properties["vocabulary"],
         "token_id": int(node.properties["token_id"]),
-        "models": list(dict.fromkeys(map(str, sets["model"]))),
+        "models": list(dict.fromkeys(one.model for one in sets)),
     }
 
 

@@ -10,9 +10,9 @@ import pandas as pd
 
 from atlas.errors import BadSetting
 from queries import cuts
-from queries.answers import choice, count, rows, smallest
-from queries.catalog import ask
-from queries.neighbours import Filter, around, envelope, sets_of
+from queries.answers import Envelope, choice, count, rows, smallest
+from queries.held import Held, envelope, held
+from queries.neighbours import Filter, around
 from queries.paths import find
 from queries.resolve import Key, Node, resolve, resolve_all
 
@@ -43,7 +43,7 @@ class Circuit:
     """``source, target, type, via, weight, z, share``"""
     roots: tuple[str, ...] = ()
     """the keys it was asked for"""
-    attrs: dict[str, Any] = field(default_factory=dict)
+    attrs: Envelope = field(default_factory=dict)
 
 
 @dataclass
@@ -101,11 +101,11 @@ def circuit(
     if to is not None:
         return _between(graph, roots, resolve(graph, to, set=set), depth, width, least)
     _refuse_explosion(len(roots) * len(sides), depth, width)
-    sets = ask(graph, "sets")
+    sets = held(graph)
     growing = _Growing(roots)
     for side in sides:
         _grow(graph, growing, [n.key for n in roots], side, depth, width, least, sets)
-    used = pd.concat([sets_of(node, sets) for node in roots]).drop_duplicates("set_key")
+    used = [one for one in sets if any(one in node.sets(sets) for node in roots)]
     attrs = envelope(used, "z", growing.whole, growing.bound)
     attrs |= {"score": "product of abs(z)", "depth": depth, "width": width, "direction": direction}
     if not growing.edges:
@@ -123,7 +123,7 @@ def _grow(
     depth: int,
     width: int,
     least: float,
-    sets: pd.DataFrame,
+    sets: list[Held],
 ) -> None:
     frontier, seen = list(roots), {*roots}
     for step in range(1, depth + 1):
@@ -134,9 +134,9 @@ def _grow(
             at = growing.nodes[key]
             node = at.node or resolve(graph, key)
             asked = Filter(k=budget, min=least)
-            found, left_out = around(graph, node, side, asked, sets_of(node, sets))
+            found, left_out = around(graph, node, side, asked, node.sets(sets))
             bound = max(bound, at.score * left_out if left_out >= least else 0.0)
-            candidates += [(at.score * abs(float(row.z)), key, str(row.key), row) for row in found.itertuples()]
+            candidates += [(at.score * abs(row["z"]), key, row["key"], row) for row in found]
         candidates.sort(key=lambda candidate: (-candidate[0], candidate[1], candidate[2]))
         kept = candidates[:budget]
         growing.bound = max(growing.bound, bound)
@@ -144,14 +144,14 @@ def _grow(
         reached = {}
         for score, key, other, row in kept:
             ends = (other, key) if side == "inputs" else (key, other)
-            growing.edges[*ends, _edge_type(growing.nodes[key].type, row.type, side)] = (row.weight, row.z, row.share)
+            kind = _edge_type(growing.nodes[key].type, row["type"], side)
+            growing.edges[*ends, kind] = (row["weight"], row["z"], row["share"])
             known = growing.nodes.get(other)
             if known is None:
-                layer = None if pd.isna(row.layer) else int(row.layer)
-                growing.nodes[other] = _Found(None, row.type, layer, row.label, step, score)
+                growing.nodes[other] = _Found(None, row["type"], row["layer"], row["label"], step, score)
             else:
                 known.score, known.depth = max(known.score, score), min(known.depth, step)
-            if row.type == "Feature" and other not in seen:
+            if row["type"] == "Feature" and other not in seen:
                 reached[other] = None
         seen |= reached.keys()
         frontier = list(reached)
@@ -186,7 +186,7 @@ def _between(graph: Store, roots: list[Node], end: Node, depth: int, width: int,
         )
     growing = _Growing(roots)
     notes: list[str] = []
-    used = []
+    used: list[Held] = []
     for root in roots:
         found, own, note = find(
             graph,
@@ -199,7 +199,7 @@ def _between(graph: Store, roots: list[Node], end: Node, depth: int, width: int,
             least=least,
             set=None,
         )
-        used.append(own)
+        used += own
         notes += [note] if note else []
         for path in found:
             for step in path.steps:
@@ -211,18 +211,19 @@ def _between(graph: Store, roots: list[Node], end: Node, depth: int, width: int,
                 )
                 growing.nodes[key] = known
                 known.depth, known.score = min(known.depth, place), max(known.score, abs(path.score))
-    attrs = envelope(pd.concat(used).drop_duplicates("set_key"), "weight", False, cuts.UNKNOWN)
+    attrs = envelope(list({one.key: one for one in used}.values()), "weight", False, cuts.UNKNOWN)
     attrs |= {"score": "abs(product) of the best path", "depth": depth, "width": width, "direction": "between"}
     attrs["note"] = "; ".join(dict.fromkeys(notes)) or "the best paths over the connections that are kept"
     return _finished(growing, roots, attrs)
 
 
-def _finished(growing: _Growing, roots: list[Node], attrs: dict[str, Any]) -> Circuit:
+def _finished(growing: _Growing, roots: list[Node], attrs: Envelope) -> Circuit:
     nodes = sorted(
         ((key, n.type, n.layer, n.label, n.depth, n.score) for key, n in growing.nodes.items()),
         key=lambda row: (row[4], -row[5], row[0]),
     )
     edges = [(source, target, kind, "", *numbers) for (source, target, kind), numbers in growing.edges.items()]
     circuit = Circuit(rows(nodes, NODES), rows(edges, EDGES), tuple(node.key for node in roots), attrs)
-    circuit.nodes.attrs = circuit.edges.attrs = attrs
+    circuit.nodes.attrs = {**attrs}
+    circuit.edges.attrs = {**attrs}
     return circuit

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from queries.answers import rows, typed
-from queries.catalog import ask
-from queries.resolve import known_model
+from queries.catalog import ask, records
+from queries.held import EMPTY, held
 
 if TYPE_CHECKING:
     from atlas.stores import Store
@@ -40,7 +40,7 @@ def models(graph: Store) -> pd.DataFrame:
     found = typed(ask(graph, "models"), MODELS)
     found.attrs = {"complete": True}
     if found.empty:
-        found.attrs["note"] = "the atlas is empty; `atlas ingest bunny` puts the bundled model into it"
+        found.attrs["note"] = EMPTY
     return found
 
 
@@ -50,17 +50,13 @@ def sets(graph: Store, model: str | None = None) -> pd.DataFrame:
     ``sites`` is where a set reads and where it writes; ``layers`` and ``features_per_layer`` are lists in the same
     order. ``model``: only its sets. Raises BadKey for a model that is not here.
     """
-    found = ask(graph, "sets")
-    if model is not None:
-        found = found[found["model"] == known_model(found, model)]
     answers = []
-    for row in found.itertuples():
-        layers = ask(graph, "layers", set=row.set_key)
-        sites = f"{row.read_site} → {row.write_site}"
-        counts = (list(map(int, layers[column])) for column in ("layer", "features"))
-        answers.append((row.set_key, row.kind, sites, *counts, row.edges, row.run))
+    for one in held(graph, model):
+        layers = records(graph, "layers", set=one.key)
+        counts = ([int(row[column]) for row in layers] for column in ("layer", "features"))
+        answers.append((one.key, one.kind, f"{one.read_site} → {one.write_site}", *counts, one.edges, one.run))
     frame = rows(answers, SETS)
     frame.attrs = {"complete": True}
     if frame.empty:
-        frame.attrs["note"] = "the atlas is empty; `atlas ingest bunny` puts the bundled model into it"
+        frame.attrs["note"] = EMPTY
     return frame

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from atlas.errors import BadSetting
 
@@ -66,7 +65,9 @@ def tokens(properties: Mapping[str, Any], side: str, by: str, sign: int, cut: Ma
     return _over(largest, properties["l1_in"]) if side == "in" else UNKNOWN
 
 
-def features_of_token(strongest: pd.DataFrame, by: str, one_target: bool, cut: Mapping[str, Any]) -> float:
+def features_of_token(
+    strongest: Sequence[Mapping[str, Any]], by: str, one_target: bool, cut: Mapping[str, Any]
+) -> float:
     """Bound on the features of one set that a token excites, or that promote it (``one_target``).
 
     ``strongest``: its kept connections with the set, the strongest by weight first, at least as many as the build
@@ -77,7 +78,7 @@ def features_of_token(strongest: pd.DataFrame, by: str, one_target: bool, cut: M
         return _min_z(UNKNOWN, cut) if by == "z" else UNKNOWN
     if len(strongest) < count:
         return 0.0
-    last = strongest.iloc[count - 1]
+    last = strongest[count - 1]
     # As strong as the last that must be there is strong enough: hence the next number below.
     if by == "weight":
         return float(np.nextafter(np.float32(abs(last["weight"])), np.float32(0)))
@@ -86,23 +87,21 @@ def features_of_token(strongest: pd.DataFrame, by: str, one_target: bool, cut: M
     return _min_z(UNKNOWN, cut) if by == "z" else UNKNOWN
 
 
-def by_evidence(sizes: pd.Series, found: int) -> float:
+def by_evidence(sizes: Sequence[float], found: int) -> float:
     """Bound on live sources by drive or TWERA: an observation finds each live target's strongest exactly.
 
     ``sizes``: of the stored connections, the strongest first; ``found``: how many were looked for.
     """
-    sizes = sizes.sort_values(ascending=False)
-    return 0.0 if len(sizes) < found else float(np.nextafter(np.float32(sizes.iloc[found - 1]), np.float32(0)))
+    return 0.0 if len(sizes) < found else float(np.nextafter(np.float32(sizes[found - 1]), np.float32(0)))
 
 
-def require_observed(sets: pd.DataFrame) -> None:
+def require_observed(set_key: str, observation: Mapping[str, Any]) -> None:
     """Raises BadSetting where no text was observed for a set."""
-    for row in sets.itertuples():
-        if not row.observation:
-            raise BadSetting(
-                f"nothing was observed for {row.set_key}, so there is no drive, TWERA or coactivation; "
-                f"run `atlas observe {row.set_key} --text FILE` first"
-            )
+    if not observation:
+        raise BadSetting(
+            f"nothing was observed for {set_key}, so there is no drive, TWERA or coactivation; "
+            f"run `atlas observe {set_key} --text FILE` first"
+        )
 
 
 def complete(sizes: Sequence[float], k: int, smallest: float, bound: float) -> bool:

@@ -6,7 +6,6 @@ on this machine; everything else about evidence is in the graph.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -16,8 +15,9 @@ from atlas.errors import BadBuild, BadKey
 from atlas.observations import Observation
 from atlas.staging import Build
 from queries.answers import choice, count, empty, rows
-from queries.catalog import ask
-from queries.resolve import Key, Node, one_set, resolve
+from queries.catalog import ask, records
+from queries.held import Held, held, one_set
+from queries.resolve import Key, Node, resolve
 
 if TYPE_CHECKING:
     from atlas.stores import Store
@@ -57,9 +57,7 @@ FIRED_EDGES = {
 
 def run_of(graph: Store, set: str | None = None) -> str:
     """The run of one set: what its staged build is called by. Raises BadKey, Ambiguous."""
-    own = one_set(graph, set, None, "the sentence is for")
-    sets = ask(graph, "sets")
-    return str(sets["run"][sets["set_key"] == own].iloc[0])
+    return one_set(held(graph), set, None, "the sentence is for").run
 
 
 def examples(
@@ -91,27 +89,27 @@ def examples(
     texts = build.nodes("Token")["text"].to_pylist()
     chosen = sorted((example for example in found if example["kind"] == wanted), key=lambda example: example["rank"])
     frame = rows([_example(example, texts) for example in chosen[:k]], EXAMPLES)
-    frame.attrs = _rests_on(build, seen, "activation")
+    frame.attrs = {**_rests_on(build, seen, "activation")}
     if frame.empty:
         frame.attrs["note"] = f"{node.key} fires nowhere in the {seen.positions:,} positions of this text"
     return frame
 
 
-def summary(graph: Store, node: Node, own: pd.Series) -> dict[str, Any] | None:
+def summary(graph: Store, node: Node, own: Held) -> dict[str, Any] | None:
     """What a card shows of a feature on the default text; None where no text was observed.
 
     ``n_fires, density, mean_active, max_active, token_share, inv_sigma`` from the graph; where the staged
     observation is on this machine also ``histogram`` (``edges`` and ``counts``) and ``examples`` (``value, text``),
     else empty.
     """
-    if not own["observation"]:
+    if not own.observation:
         return None
-    rests_on = json.loads(own["observation"])
-    found = ask(graph, "feature_evidence", key=node.key).drop(columns="key").iloc[0]
-    numbers = {name: None if pd.isna(value) else value for name, value in found.items()}
+    rests_on = own.observation
+    found = records(graph, "feature_evidence", key=node.key)[0]
+    numbers: dict[str, Any] = {name: None if pd.isna(found[name]) else found[name] for name in found if name != "key"}
     said: dict[str, Any] = {**numbers, "n_fires": int(numbers["n_fires"]), **rests_on, "histogram": {}, "examples": []}
     try:
-        build = builds.find(str(own["run"]))
+        build = builds.find(own.run)
         seen = observations.find(build, rests_on["name"])
     except BadBuild:
         return said
@@ -135,11 +133,11 @@ def fired(graph: Store, fires: pd.DataFrame, *, set: str | None = None, k: int =
     texts, keys = build.nodes("Token")["text"], build.keys("Feature")
     found = []
     for position, group in fires.groupby("position"):
-        for fire in group.sort_values(["value", "feature"], ascending=[False, True]).head(k).itertuples():
-            key = keys[int(fire.feature)].as_py()
-            label = ask(graph, "label", key=key).iloc[0]
-            token = texts[int(fire.token)].as_py()
-            found.append((int(position), token, key, int(label["layer"]), str(label["label"]), float(fire.value)))  # type: ignore[arg-type]
+        for fire in group.sort_values(["value", "feature"], ascending=[False, True]).head(k).to_dict("records"):
+            key = keys[int(fire["feature"])].as_py()
+            node = records(graph, "label", key=key)[0]
+            token = texts[int(fire["token"])].as_py()
+            found.append((int(str(position)), token, key, int(node["layer"]), node["label"], float(fire["value"])))
     if not found:
         return empty(FIRED, note="no feature fires on this sentence", set=build.set_key, run=build.run)
     frame = rows(found, FIRED)

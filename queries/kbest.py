@@ -302,8 +302,8 @@ class _Search:
             links = self.graph.row(node)
             levels = (edges - 1,) if self.limit is not None else (0,)
             entry = self.entry.get(node)
-            enters = entry is not None and (self.limit is None or edges == 1)
-            if enters and (self.parities == 1 or entry[1] == bool(parity)):
+            enters = self.limit is None or edges == 1
+            if entry is not None and enters and (self.parities == 1 or entry[1] == bool(parity)):
                 ranking.waiting.append((-float(self.combine(self.neutral, entry[0])), START, 0, 0, entry[0]))
         for level in levels:
             values = self.best[level][0 if self.parities == 1 else parity][links.node]

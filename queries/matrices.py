@@ -8,8 +8,8 @@ import numpy as np
 
 from atlas.errors import BadKey, BadSetting
 from queries.answers import choice, count
-from queries.neighbours import BY
-from queries.resolve import one_set, spans
+from queries.held import held, one_set
+from queries.resolve import spans
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -27,10 +27,10 @@ def matrix(graph: Store, set_key: str, source_layer: int, target_layer: int, *, 
     """
     from scipy.sparse import csr_array
 
-    choice("of", of, BY)
+    choice("of", of, ("weight", "z", "share"))
     count("source_layer", source_layer, 0)
     count("target_layer", target_layer, 0)
-    set_key = one_set(graph, set_key, None, "the layers are of")
+    set_key = one_set(held(graph), set_key, None, "the layers are of").key
     adjacency = graph.adjacency(set_key)
     layers = list(adjacency.layers)
     for layer in (source_layer, target_layer):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +11,10 @@ import pandas as pd
 
 from atlas.errors import BadSetting
 from queries import cuts
-from queries.answers import EVIDENCE, NEIGHBOURS, choice, count, rows, smallest, typed
-from queries.catalog import ask, records
-from queries.resolve import Key, Node, one_set, resolve_all
+from queries.answers import EVIDENCE, NEIGHBOURS, choice, count, from_records, smallest
+from queries.catalog import records
+from queries.held import Held, envelope, held, one_or_list, one_set
+from queries.resolve import Key, Node, resolve_all
 
 if TYPE_CHECKING:
     from atlas.stores import Store
@@ -118,9 +119,13 @@ def outputs(
     return _neighbours(graph, "outputs", keys, _filter(of, k, by, sign, min, layer, live), set)
 
 
-def around(graph: Store, node: Node, direction: str, asked: Filter, sets: pd.DataFrame) -> tuple[pd.DataFrame, float]:
-    """The neighbours of one node (columns as :data:`queries.answers.NEIGHBOURS`, no ``attrs``) and the bound on what
-    was cut (:mod:`queries.cuts`). ``sets``: the node's own set, or the sets whose features a token may have."""
+def around(
+    graph: Store, node: Node, direction: str, asked: Filter, sets: Sequence[Held]
+) -> tuple[list[dict[str, Any]], float]:
+    """The neighbours of one node (rows with ``asked.columns``) and the bound on what was cut (:mod:`queries.cuts`).
+
+    ``sets``: the node's own set, or the sets whose features a token may have.
+    """
     kinds = {
         kind: name
         for kind, name in _QUERIES[node.type, direction].items()
@@ -134,55 +139,46 @@ def around(graph: Store, node: Node, direction: str, asked: Filter, sets: pd.Dat
         if kind == "features":
             parameters |= {"first": asked.first, "last": asked.last}
         if node.type == "Token":
-            parameters["set"] = str(sets["set_key"].iloc[0]) if len(sets) == 1 else ""
+            parameters["set"] = sets[0].key if len(sets) == 1 else ""
         fixed = {"type": "Feature", "via": ""} if kind == "features" else {"type": "Token", "layer": None, "via": ""}
         found += [row | fixed for row in records(graph, name, key=node.key, **parameters)]
         bounds.append(_bound(graph, node, direction, kind, name, asked, sets))
-    number = _NUMBERS.get(asked.by, asked.by)
-    found.sort(key=lambda row: (-abs(row[number]), row["key"]))
-    columns = asked.columns
-    return rows((tuple(row[name] for name in columns) for row in found[: asked.k]), columns), max(bounds)
+    found.sort(key=lambda row: (-size(row, asked.by), row["key"]))
+    return found[: asked.k], max(bounds)
 
 
-def size(frame: pd.DataFrame, by: str) -> pd.Series:
+def size(row: Mapping[str, Any], by: str) -> float:
     """What rows are ordered by: the absolute z, weight, share, drive or TWERA, or how often both are active."""
-    return frame[_NUMBERS.get(by, by)].abs().astype("float64")
-
-
-def sets_of(node: Node, sets: pd.DataFrame) -> pd.DataFrame:
-    """The rows of ``sets`` that a node's connections belong to: a feature's own, or all that know the token."""
-    if node.type == "Feature":
-        return sets[sets["set_key"] == node.set]
-    return sets[sets["vocabulary"] == node.properties["vocabulary"]]
+    return abs(row[_NUMBERS.get(by, by)])
 
 
 def _neighbours(
     graph: Store, direction: str, keys: Key | Iterable[Key], asked: Filter, set: str | None
 ) -> pd.DataFrame:
     nodes, many = resolve_all(graph, keys, set=set)
-    sets = ask(graph, "sets")
+    sets = held(graph)
+    token_sets = sets
     if set is not None and any(node.type == "Token" for node in nodes):
-        own = one_set(graph, set, None, "the token's features are of")
-        token_sets = sets[sets["set_key"] == own]
-    else:
-        token_sets = sets
-    frames, notes, whole, bounds, used = [], [], True, [], []
+        token_sets = [one_set(sets, set, None, "the token's features are of")]
+    every: list[dict[str, Any]] = []
+    notes: list[str] = []
+    bounds: list[float] = []
+    used: list[Held] = []
+    whole = True
     for node in nodes:
-        node_sets = sets_of(node, token_sets if node.type == "Token" else sets)
-        if asked.evidence:
-            cuts.require_observed(node_sets)
+        node_sets = node.sets(token_sets if node.type == "Token" else sets)
+        for one in node_sets if asked.evidence else ():
+            cuts.require_observed(one.key, one.observation)
         found, bound = around(graph, node, direction, asked, node_sets)
-        whole &= cuts.complete(list(size(found, asked.by)), asked.k, asked.min, bound)
+        whole &= cuts.complete([size(row, asked.by) for row in found], asked.k, asked.min, bound)
         notes += _notes(node, direction, asked, len(found), bound)
         bounds.append(bound)
-        used.append(node_sets)
-        frames.append(found.assign(of=node.key) if many else found)
-    columns = {"of": "text", **asked.columns} if many else asked.columns
-    frame = typed(pd.concat(frames), columns) if many else frames[0]
-    behind = pd.concat(used).drop_duplicates("set_key")
-    frame.attrs = envelope(behind, asked.by, whole, max(bounds))
+        used += [one for one in node_sets if one not in used]
+        every += [{"of": node.key, **row} for row in found]
+    frame = from_records(every, {"of": "text", **asked.columns} if many else asked.columns)
+    frame.attrs = envelope(used, asked.by, whole, max(bounds))
     if asked.evidence:
-        frame.attrs["observation"] = _one_or_list([cuts.kept(text) for text in behind["observation"]])
+        frame.attrs["observation"] = one_or_list([one.observation for one in used])
     if not whole and not notes:
         notes = [_incomplete(direction, asked.by, max(bounds))]
     if notes:
@@ -190,56 +186,39 @@ def _neighbours(
     return frame
 
 
-def envelope(sets: pd.DataFrame, weight: str, whole: bool, bound: float) -> dict[str, Any]:
-    """What an answer rests on. Where several sets are behind it, ``model``, ``set``, ``run`` and ``cut`` are lists."""
-    return {
-        "weight": weight,
-        "cut": _one_or_list([cuts.kept(cut) for cut in sets["cut"]]),
-        "complete": whole,
-        "bound": bound if bound < cuts.UNKNOWN else None,
-        **{
-            name: _one_or_list(list(dict.fromkeys(map(str, sets[column]))))
-            for name, column in (("model", "model"), ("set", "set_key"), ("run", "run"))
-        },
-    }
-
-
-def _one_or_list(values: list[Any]) -> Any:
-    return values[0] if len(values) == 1 else values
-
-
-def _bound(graph: Store, node: Node, direction: str, kind: str, name: str, asked: Filter, sets: pd.DataFrame) -> float:
+def _bound(
+    graph: Store, node: Node, direction: str, kind: str, name: str, asked: Filter, sets: Sequence[Held]
+) -> float:
     side = "in" if direction == "inputs" else "out"
     if asked.by in cuts.EVIDENCE:
         if (node.type, side, kind) != ("Feature", "in", "features") or asked.by == "coactivation":
             return cuts.UNKNOWN
-        found = cuts.kept(sets.iloc[0]["observation"]).get("strongest", 1)
-        return cuts.by_evidence(size(ask(graph, name, key=node.key, by=asked.by, limit=found), asked.by), found)
+        found = sets[0].observation.get("strongest", 1)
+        best = [size(row, asked.by) for row in records(graph, name, key=node.key, by=asked.by, limit=found)]
+        return cuts.by_evidence(best, found)
     if node.type == "Token":
         bounds = [0.0]
-        for row in sets.itertuples():
-            cut = cuts.kept(row.cut)
-            kept = cut.get("features_per_token", 0)
+        for one in sets:
+            kept = one.cut.get("features_per_token", 0)
             limit = kept if isinstance(kept, int) and 0 < kept < 10**6 else 1
-            strongest = ask(graph, name, key=node.key, set=row.set_key, by="weight", limit=limit)
-            bounds.append(cuts.features_of_token(strongest, asked.by, direction == "inputs", cut))
+            strongest = records(graph, name, key=node.key, set=one.key, by="weight", limit=limit)
+            bounds.append(cuts.features_of_token(strongest, asked.by, direction == "inputs", one.cut))
         return max(bounds)
-    own = sets.iloc[0]
-    cut = cuts.kept(own["cut"])
+    own = sets[0]
     if kind == "tokens":
-        return cuts.tokens(node.properties, side, asked.by, asked.sign, cut)
-    layers = range(own["layers"]) if own["layers"] == own["model_layers"] else list(_layers(graph, own["set_key"]))
+        return cuts.tokens(node.properties, side, asked.by, asked.sign, own.cut)
+    layers = range(own.layers) if own.layers == own.model_layers else _layers(graph, own.key)
     assert node.layer is not None
     positions = [
         at
         for at, layer in enumerate(layers)
         if asked.first <= layer <= asked.last and (layer < node.layer if side == "in" else layer > node.layer)
     ]
-    return cuts.features(node.properties, side, asked.by, positions, cut)
+    return cuts.features(node.properties, side, asked.by, positions, own.cut)
 
 
-def _layers(graph: Store, set_key: str) -> Iterable[int]:
-    return (int(layer) for layer in ask(graph, "layers", set=set_key)["layer"])
+def _layers(graph: Store, set_key: str) -> list[int]:
+    return [int(row["layer"]) for row in records(graph, "layers", set=set_key)]
 
 
 def _notes(node: Node, direction: str, asked: Filter, found: int, bound: float) -> list[str]:

@@ -14,8 +14,9 @@ from atlas.errors import Ambiguous, BadKey, BadSetting
 from queries import kbest
 from queries.answers import choice, count, rows, smallest
 from queries.catalog import ask, records
-from queries.neighbours import SIGNS, envelope
-from queries.resolve import Key, Node, one_set, resolve
+from queries.held import Held, envelope, held, one_set
+from queries.neighbours import SIGNS
+from queries.resolve import Key, Node, resolve
 
 if TYPE_CHECKING:
     from atlas.stores import Store
@@ -107,8 +108,8 @@ def paths(
         ),
         COLUMNS,
     )
-    frame.attrs = envelope(sets, SCORES[score], False, float("inf")) | {"score": score}
-    frame.attrs["note"] = note or "exact over the connections that are kept"
+    frame.attrs = envelope(sets, SCORES[score], False, float("inf"))
+    frame.attrs |= {"score": score, "note": note or "exact over the connections that are kept"}
     return frame
 
 
@@ -123,8 +124,8 @@ def find(
     sign: str,
     least: float | None,
     set: str | None,
-) -> tuple[list[Path], pd.DataFrame, str]:
-    """The paths of :func:`paths`, the row of their set, and why there are none where there are none."""
+) -> tuple[list[Path], list[Held], str]:
+    """The paths of :func:`paths`, the set (or sets) behind them, and why there are none where there are none."""
     if count("k", k) > MOST:
         raise BadSetting(f"k is {k:,}; paths are exponentially many, ask for {MOST:,} at most")
     choice("score", score, tuple(SCORES))
@@ -134,23 +135,22 @@ def find(
     start, end = resolve(graph, a, set=set), resolve(graph, b, set=set)
     if start.key == end.key and start.type == "Feature":
         raise BadKey(f"{start.key} is both ends; a path needs two different features, or a token")
-    sets = ask(graph, "sets")
+    sets = held(graph)
     if reason := _apart(start, end):
-        return [], sets[sets["set_key"].isin([n.set for n in (start, end) if n.type == "Feature"])], reason
-    set_key = _set_of(graph, start, end, set, sets)
-    own = sets[sets["set_key"] == set_key]
+        return [], [one for one in sets if one.key in (start.set, end.set)], reason
+    own = _set_of(start, end, set, sets)
     for node in (start, end):
-        if node.type == "Token" and node.properties["vocabulary"] != own["vocabulary"].iloc[0]:
-            return [], own, f"{node.key} is no token of {own['model'].iloc[0]}"
-    search = _Search(graph, graph.adjacency(set_key), set_key, score, threshold)
+        if node.type == "Token" and node.properties["vocabulary"] != own.vocabulary:
+            return [], [own], f"{node.key} is no token of {own.model}"
+    search = _Search(graph, graph.adjacency(own.key), own.key, score, threshold)
     found = search.best(start, end, k, parity, limit)
     if found:
-        return found, own, ""
+        return found, [own], ""
     conditions = [f"at most {limit} hops"] if limit else []
     conditions += [f"abs(z) of {threshold:g} or more"] if threshold else []
     conditions += [f"sign {sign}"] if parity else []
     under = f" with {' and '.join(conditions)}" if conditions else ""
-    return [], own, f"no path{under} leads from {start.key} to {end.key} over the connections that are kept"
+    return [], [own], f"no path{under} leads from {start.key} to {end.key} over the connections that are kept"
 
 
 def _apart(start: Node, end: Node) -> str:
@@ -167,18 +167,18 @@ def _apart(start: Node, end: Node) -> str:
     return ""
 
 
-def _set_of(graph: Store, start: Node, end: Node, set: str | None, sets: pd.DataFrame) -> str:
+def _set_of(start: Node, end: Node, set: str | None, sets: list[Held]) -> Held:
+    """The set whose features lie between: an end's own, else the one that is named, else the only one there is."""
     for node in (start, end):
         if node.type == "Feature":
-            return node.set
+            return node.sets(sets)[0]
     if set is not None:
-        return one_set(graph, set, None, "the features between are of")
-    able = sets[sets["vocabulary"] == start.properties["vocabulary"]]["set_key"]
+        return one_set(sets, set, None, "the features between are of")
+    able = start.sets(sets)
     if len(able) == 1:
-        return str(able.iloc[0])
-    raise Ambiguous(
-        f"a path between two tokens runs through the features of one set: name {' or '.join(able)} with set"
-    )
+        return able[0]
+    names = " or ".join(one.key for one in able)
+    raise Ambiguous(f"a path between two tokens runs through the features of one set: name {names} with set")
 
 
 class _Search:

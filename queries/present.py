@@ -38,7 +38,7 @@ _UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
 
 def to_json(frame: pd.DataFrame) -> str:
     """``{"rows": [...], ...}``: a row a line, then the envelope. NaN and infinity are null."""
-    return _json({"rows": _records(frame), **frame.attrs})
+    return _json({"rows": _records(frame)} | {str(name): value for name, value in frame.attrs.items()})
 
 
 def to_csv(frame: pd.DataFrame, *, provenance: bool = False) -> str:
@@ -72,7 +72,7 @@ def cypher_script(noted: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
     return "\n\n".join(parts)
 
 
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def _records(frame: pd.DataFrame) -> list[dict[Any, Any]]:
     # Through numpy where it is a number there: a Series would hand out float32 as the wider float of Python.
     columns = {
         name: [_plain(value) for value in (series.to_numpy() if series.dtype.kind == "f" else series)]
@@ -96,10 +96,10 @@ def _plain(value: Any) -> Any:
             return {str(key): _plain(item) for key, item in value.items()}
         case bool() | np.bool_():
             return bool(value)
-        case np.float32():
-            return float(str(value)) if math.isfinite(value) else None
         case float():
             return float(value) if math.isfinite(value) else None
+        case np.floating():
+            return float(str(value)) if math.isfinite(value) else None
         case int() | np.integer():
             return int(value)
         case str():

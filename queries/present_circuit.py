@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
@@ -20,15 +20,15 @@ def tree(circuit: Circuit, width: int = 100) -> str:
     """
     if circuit.edges.empty:
         return str(circuit.attrs.get("note", "nothing"))
-    nodes = {row.key: row for row in circuit.nodes.itertuples()}
+    nodes = {row["key"]: row for row in circuit.nodes.to_dict("records")}
     direction = circuit.attrs.get("direction", "in")
     lines: list[str] = []
     for inward in (True, False):
         if direction not in ("both", "in" if inward else "out") and not (direction == "between" and not inward):
             continue
         below: dict[str, list[tuple[str, Any]]] = defaultdict(list)
-        for edge in circuit.edges.itertuples():
-            here, there = (edge.target, edge.source) if inward else (edge.source, edge.target)
+        for edge in circuit.edges.to_dict("records"):
+            here, there = (edge["target"], edge["source"]) if inward else (edge["source"], edge["target"])
             below[here].append((there, edge))
         for root in circuit.roots:
             if lines:
@@ -50,16 +50,17 @@ def _branch(
     unfolded: set[str],
     width: int,
 ) -> None:
-    children = sorted(below.get(at, []), key=lambda child: (-abs(float(child[1].z)), child[0]))
+    children = sorted(below.get(at, []), key=lambda child: (-abs(float(child[1]["z"])), child[0]))
     for place, (key, edge) in enumerate(children):
         last = place == len(children) - 1
         node = nodes[key]
-        unfolds = bool(below.get(key)) and node.type == "Feature"
-        again = unfolds and (key in unfolded or node.depth != level)
+        unfolds = bool(below.get(key)) and node["type"] == "Feature"
+        again = unfolds and (key in unfolded or node["depth"] != level)
         mark = " ↑" if again else ""
         lines.append(
             _cut(
-                f"{indent}{'└─' if last else '├─'} {number(float(edge.z), 'z'):>6}  {key}  {_label(node)}{mark}", width
+                f"{indent}{'└─' if last else '├─'} {number(float(edge['z']), 'z'):>6}  {key}  {_label(node)}{mark}",
+                width,
             )
         )
         if unfolds and not again:
@@ -70,15 +71,13 @@ def _branch(
 def dot(circuit: Circuit) -> str:
     """Graphviz: a box a feature, an ellipse a token; dashed edges hold down."""
     lines = ["digraph circuit {", "  rankdir=BT;", "  node [shape=box];"]
-    for node in circuit.nodes.itertuples():
-        shape = ", shape=ellipse" if node.type == "Token" else ""
-        lines.append(f"  {_dot(node.key)} [label={_dot(node.key, _label(node))}{shape}];")
-    for edge in circuit.edges.itertuples():
-        style = ", style=dashed" if edge.weight < 0 else ""
-        label = _dot(number(float(edge.z), "z"))
-        lines.append(
-            f"  {_dot(edge.source)} -> {_dot(edge.target)} [label={label}, weight_raw={edge.weight:.6g}{style}];"
-        )
+    for node in circuit.nodes.to_dict("records"):
+        shape = ", shape=ellipse" if node["type"] == "Token" else ""
+        lines.append(f"  {_dot(node['key'])} [label={_dot(node['key'], _label(node))}{shape}];")
+    for edge in circuit.edges.to_dict("records"):
+        style = ", style=dashed" if edge["weight"] < 0 else ""
+        label = f"label={_dot(number(float(edge['z']), 'z'))}, weight_raw={edge['weight']:.6g}{style}"
+        lines.append(f"  {_dot(edge['source'])} -> {_dot(edge['target'])} [{label}];")
     return "\n".join([*lines, "}"])
 
 
@@ -91,7 +90,7 @@ def graphml(circuit: Circuit) -> str:
     ]
     for element, frame, ends in tables:
         for column in frame.columns.difference(ends, sort=False):
-            kind = _graphml_type(frame[column])
+            kind = _graphml_type(frame.dtypes[column])
             lines.append(f'  <key id="{element}_{column}" for="{element}" attr.name="{column}" attr.type="{kind}"/>')
     lines.append('  <graph edgedefault="directed">')
     for element, frame, ends in tables:
@@ -111,20 +110,22 @@ def mermaid(circuit: Circuit) -> str:
     """A Mermaid flowchart; dotted arrows hold down."""
     ids = {key: f"n{place}" for place, key in enumerate(circuit.nodes["key"])}
     lines = ["flowchart BT"]
-    for node in circuit.nodes.itertuples():
-        opening, closing = ("([", "])") if node.type == "Token" else ("[", "]")
-        lines.append(f'  {ids[node.key]}{opening}"{_mermaid(node.key)}<br/>{_mermaid(_label(node))}"{closing}')
-    for edge in circuit.edges.itertuples():
-        arrow = "-.->" if edge.weight < 0 else "-->"
-        lines.append(f'  {ids[edge.source]} {arrow}|"{_mermaid(number(float(edge.z), "z"))}"| {ids[edge.target]}')
+    for node in circuit.nodes.to_dict("records"):
+        opening, closing = ("([", "])") if node["type"] == "Token" else ("[", "]")
+        lines.append(f'  {ids[node["key"]]}{opening}"{_mermaid(node["key"])}<br/>{_mermaid(_label(node))}"{closing}')
+    for edge in circuit.edges.to_dict("records"):
+        arrow = "-.->" if edge["weight"] < 0 else "-->"
+        lines.append(
+            f'  {ids[edge["source"]]} {arrow}|"{_mermaid(number(float(edge["z"]), "z"))}"| {ids[edge["target"]]}'
+        )
     return "\n".join(lines)
 
 
 FORMS: dict[str, Callable[[Circuit], str]] = {"text": tree, "dot": dot, "graphml": graphml, "mermaid": mermaid}
 
 
-def _label(node: Any) -> str:
-    return quoted(node.label) if node.type == "Token" else visible(node.label)
+def _label(node: Mapping[Any, Any]) -> str:
+    return quoted(node["label"]) if node["type"] == "Token" else visible(node["label"])
 
 
 def _cut(line: str, width: int) -> str:
@@ -136,10 +137,10 @@ def _dot(*lines: str) -> str:
     return '"' + "\\n".join(visible(line).replace("\\", "\\\\").replace('"', '\\"') for line in lines) + '"'
 
 
-def _graphml_type(column: pd.Series) -> str:
-    if pd.api.types.is_integer_dtype(column.dtype):
+def _graphml_type(kind: Any) -> str:
+    if pd.api.types.is_integer_dtype(kind):
         return "long"
-    return "double" if pd.api.types.is_float_dtype(column.dtype) else "string"
+    return "double" if pd.api.types.is_float_dtype(kind) else "string"
 
 
 def _mermaid(text: str) -> str:

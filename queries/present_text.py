@@ -26,7 +26,7 @@ def table(frame: pd.DataFrame, width: int = WIDTH) -> str:
     """A frame as aligned columns of at most ``width`` cells, labels cut at words; empty frames say why they are."""
     if frame.empty:
         return str(frame.attrs.get("note", "no rows"))
-    shown = [name for name in frame.columns if name != "via" or (frame["via"] != "").any()]
+    shown = [name for name in frame.columns if name != "via" or any(frame["via"])]
     tokens = list(frame["type"] == "Token") if "type" in frame else [False] * len(frame)
     cells = {
         name: [_cell(name, value, token) for value, token in zip(frame[name], tokens, strict=True)] for name in shown
@@ -63,12 +63,13 @@ def paths_text(frame: pd.DataFrame, width: int = WIDTH) -> str:
     if frame.empty:
         return str(frame.attrs.get("note", "no paths"))
     blocks = []
-    for path in frame.itertuples():
-        kinds = ["Token" if key.startswith("tok:") else "Feature" for key in path.keys]
-        room = max(cell_len(key) for key in path.keys)
-        lines = [f"{path.rank:>3}  {path.score_kind} {_signed(path.score)}, {path.hops} {_plural('step', path.hops)}"]
-        weights = ["", *(_signed(weight) for weight in path.weights)]
-        for key, kind, label, weight in zip(path.keys, kinds, path.labels, weights, strict=True):
+    for path in frame.to_dict("records"):
+        kinds = ["Token" if key.startswith("tok:") else "Feature" for key in path["keys"]]
+        room = max(cell_len(key) for key in path["keys"])
+        steps = f"{path['hops']} {_plural('step', path['hops'])}"
+        lines = [f"{path['rank']:>3}  {path['score_kind']} {_signed(path['score'])}, {steps}"]
+        weights = ["", *(_signed(weight) for weight in path["weights"])]
+        for key, kind, label, weight in zip(path["keys"], kinds, path["labels"], weights, strict=True):
             text = quoted(label) if kind == "Token" else visible(label)
             left = f"     {_pad(key, room)}  {_pad(weight, 8, right=True)}  "
             lines.append((left + cut(text, max(12, width - cell_len(left)))).rstrip())
@@ -240,19 +241,20 @@ def _column(head: str, frame: pd.DataFrame, room: int, *, logits: bool, short: b
     names = [_name(str(key), str(kind), logits, short) for key, kind in zip(frame["key"], frame["type"], strict=True)]
     name_room = max(8, *(cell_len(name) for name in names))
     label_room = max(5, room - name_room - _BAR - 6 - 7 - 4)
-    longest = float(frame["z"].abs().max()) or 1.0
+    found = frame.to_dict("records")
+    longest = max(abs(row["z"]) for row in found) or 1.0
     header = f"{_pad('z', 6, right=True)} {_pad('share', 7, right=True)}"
     lines = [_pad(head, room - cell_len(header)) + header]
-    for name, row in zip(names, frame.itertuples(), strict=True):
-        label = quoted(row.label) if row.type == "Token" else visible(row.label)
+    for name, row in zip(names, found, strict=True):
+        label = quoted(row["label"]) if row["type"] == "Token" else visible(row["label"])
         lines.append(
             " ".join(
                 (
                     _pad(name, name_room),
                     _pad(cut(label, label_room), label_room),
-                    _pad(_bar(float(row.z), longest), _BAR),
-                    _pad(number(float(row.z), "z"), 6, right=True),
-                    _pad(number(float(row.share), "share"), 7, right=True),
+                    _pad(_bar(row["z"], longest), _BAR),
+                    _pad(number(row["z"], "z"), 6, right=True),
+                    _pad(number(row["share"], "share"), 7, right=True),
                 )
             )
         )

@@ -6,17 +6,15 @@ that names the nearest that does.
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from atlas.errors import Ambiguous, BadKey
 from atlas.model import FeatureKey, HeadKey, SaeLensKey, ShortKey, TokenKey, TokenText, parse
-from queries.catalog import ask, records
+from queries.catalog import records
+from queries.held import EMPTY, HERE, Held, as_text, held, nearest, of_model, one_set, shown
 
 if TYPE_CHECKING:
     from atlas.stores import Store
@@ -25,7 +23,6 @@ Key = str | FeatureKey | TokenKey
 """What every question takes for a node: any text that :func:`atlas.model.parse` reads, or the parsed key."""
 
 _LAYER_OF_SAE = re.compile(r"(?:layer|layers|blocks|l|h)[._]?(\d+)(?!\d)", re.IGNORECASE)
-_HERE = "`atlas models` and `atlas sets` list what is here."
 
 
 @dataclass(frozen=True)
@@ -45,6 +42,12 @@ class Node:
         """The feature's set, such as ``gpt2-small/tc-24k``."""
         return self.properties["set_key"]
 
+    def sets(self, held: Sequence[Held]) -> list[Held]:
+        """Those that the node's connections belong to: a feature's own set, or all that know the token."""
+        if self.type == "Feature":
+            return [one for one in held if one.key == self.set]
+        return [one for one in held if one.vocabulary == self.properties["vocabulary"]]
+
 
 def resolve(graph: Store, key: Key, *, set: str | None = None, model: str | None = None) -> Node:
     """The node a key names. ``set`` (``MODEL/SET``, or a part of it that is enough) is where short keys belong;
@@ -52,7 +55,7 @@ def resolve(graph: Store, key: Key, *, set: str | None = None, model: str | None
 
     Raises BadKey, with the nearest that exists, and Ambiguous, with the candidates.
     """
-    reference = parse(_text(key)) if not isinstance(key, FeatureKey | TokenKey) else key
+    reference = parse(as_text(key)) if not isinstance(key, FeatureKey | TokenKey) else key
     match reference:
         case FeatureKey():
             return _feature(graph, reference)
@@ -61,8 +64,8 @@ def resolve(graph: Store, key: Key, *, set: str | None = None, model: str | None
         case HeadKey():
             raise BadKey(f"{key!s} is an attention head; this atlas has features and tokens")
         case ShortKey():
-            home = one_set(graph, set, model, f"{key!s} is a feature of")
-            owner, _, name = home.partition("/")
+            home = one_set(held(graph), set, model, f"{key!s} is a feature of")
+            owner, _, name = home.key.partition("/")
             return _feature(graph, FeatureKey(owner, reference.layer, name, reference.idx))
         case SaeLensKey():
             return _feature(graph, _saelens(graph, reference))
@@ -72,47 +75,17 @@ def resolve(graph: Store, key: Key, *, set: str | None = None, model: str | None
 
 def resolve_all(graph: Store, keys: Key | Iterable[Key], *, set: str | None = None) -> tuple[list[Node], bool]:
     """Every node of one key or of many, and whether it was many. A key given twice counts once."""
-    many = not isinstance(keys, str | FeatureKey | TokenKey)
-    if many and not isinstance(keys, Iterable):
-        raise BadKey(f"{_shown(keys)} is no key and no list of keys")
+    if isinstance(keys, str | FeatureKey | TokenKey):
+        return [resolve(graph, keys, set=set)], False
+    if not isinstance(keys, Iterable):
+        raise BadKey(f"{shown(keys)} is no key and no list of keys")
     found: dict[str, Node] = {}
-    for key in keys if many else [keys]:  # type: ignore[union-attr]
+    for key in keys:
         node = resolve(graph, key, set=set)
         found.setdefault(node.key, node)
     if not found:
         raise BadKey("the list of keys is empty; give one key or more")
-    return list(found.values()), many
-
-
-def one_set(graph: Store, set: str | None, model: str | None, what: str) -> str:
-    """The key of the one set that is meant: ``set`` in full or in part, else the only one there is."""
-    sets = ask(graph, "sets")
-    if sets.empty:
-        raise BadKey("the atlas is empty; `atlas ingest bunny` puts the bundled model into it")
-    if set is not None:
-        wanted = _text(set)
-        full = sets["set_key"] == wanted
-        chosen = sets[full if full.any() else sets["set_key"].str.endswith("/" + wanted) | (sets["model"] == wanted)]
-        if chosen.empty:
-            raise BadKey(f"there is no set {_shown(set)} in this atlas{_nearest(wanted, sets['set_key'])}{_HERE}")
-    else:
-        chosen = sets
-    if model is not None:
-        chosen = chosen[chosen["model"] == known_model(sets, model)]
-    if len(chosen) != 1:
-        names = ", ".join(chosen["set_key"].head(8))
-        raise Ambiguous(
-            f"{what} which set? There are {names}; name one with set (--set MODEL/SET) or write the full key"
-        )
-    return str(chosen["set_key"].iloc[0])
-
-
-def known_model(sets: pd.DataFrame, model: str) -> str:
-    """A model's name as it stands, once it is known to have a set here. Raises BadKey with the nearest."""
-    wanted = _text(model)
-    if wanted not in set(sets["model"]):
-        raise BadKey(f"there is no model {_shown(model)} in this atlas{_nearest(wanted, sets['model'])}{_HERE}")
-    return wanted
+    return list(found.values()), True
 
 
 def _feature(graph: Store, key: FeatureKey) -> Node:
@@ -126,10 +99,10 @@ def _feature(graph: Store, key: FeatureKey) -> Node:
 def _token(graph: Store, key: TokenKey) -> Node:
     found = records(graph, "token", key=str(key))
     if not found:
-        sets = ask(graph, "sets")
-        if key.vocabulary not in set(sets["vocabulary"]):
-            near = _nearest(key.vocabulary, sets["vocabulary"])
-            raise BadKey(f"{key} is not in this atlas: it has no vocabulary {key.vocabulary!r}{near}{_HERE}")
+        vocabularies = [one.vocabulary for one in held(graph)]
+        if key.vocabulary not in vocabularies:
+            near = nearest(key.vocabulary, vocabularies)
+            raise BadKey(f"{key} is not in this atlas: it has no vocabulary {key.vocabulary!r}{near}{HERE}")
         raise BadKey(f"{key} is not in this atlas: the vocabulary {key.vocabulary!r} has no token {key.token_id}")
     return _token_node(found[0])
 
@@ -140,36 +113,34 @@ def _token_node(row: dict[str, Any]) -> Node:
 
 def _why_no_feature(graph: Store, key: FeatureKey) -> str:
     """What of a key is not there: the model, the set, the layer or the index, with what is."""
-    sets = ask(graph, "sets")
+    sets = held(graph)
     missing = f"{key} is not in this atlas: "
-    if sets.empty:
-        return f"{missing}the atlas is empty; `atlas ingest bunny` puts the bundled model into it"
-    if key.model not in set(sets["model"]):
-        return f"{missing}there is no model {key.model!r}{_nearest(key.model, sets['model'])}{_HERE}"
-    own = sets[sets["model"] == key.model]["set_key"]
-    if key.set_key not in set(own):
-        return f"{missing}there is no set {key.set_key!r}{_nearest(key.set_key, own, always=True)}{_HERE}"
-    layers = ask(graph, "layers", set=key.set_key)
-    here = layers[layers["layer"] == key.layer]
-    if here.empty:
-        return f"{missing}{key.set_key} has the layers {spans(layers['layer'])}"
-    return f"{missing}layer {key.layer} of {key.set_key} has the features 0 to {here['features'].iloc[0] - 1:,}"
+    if not sets:
+        return missing + EMPTY
+    models = [one.model for one in sets]
+    if key.model not in models:
+        return f"{missing}there is no model {key.model!r}{nearest(key.model, models)}{HERE}"
+    own = [one.key for one in sets if one.model == key.model]
+    if key.set_key not in own:
+        return f"{missing}there is no set {key.set_key!r}{nearest(key.set_key, own, always=True)}{HERE}"
+    sizes = {row["layer"]: row["features"] for row in records(graph, "layers", set=key.set_key)}
+    if key.layer not in sizes:
+        return f"{missing}{key.set_key} has the layers {spans(sizes)}"
+    return f"{missing}layer {key.layer} of {key.set_key} has the features 0 to {sizes[key.layer] - 1:,}"
 
 
 def _saelens(graph: Store, key: SaeLensKey) -> FeatureKey:
-    sets = ask(graph, "sets")
-    own = sets[sets["saelens_release"] == key.release]
-    if own.empty:
-        near = _nearest(key.release, sets["saelens_release"][sets["saelens_release"] != ""])
-        raise BadKey(f"no set in this atlas is SAELens' release {key.release!r}{near}{_HERE}")
+    sets = held(graph)
+    own = [one.key for one in sets if one.saelens_release == key.release]
+    if not own:
+        near = nearest(key.release, (one.saelens_release for one in sets if one.saelens_release))
+        raise BadKey(f"no set in this atlas is SAELens' release {key.release!r}{near}{HERE}")
     layer = _LAYER_OF_SAE.search(key.sae_id) or re.fullmatch(r"(\d+)", key.sae_id)
     if layer is None:
-        raise BadKey(
-            f"SAELens' id {key.sae_id!r} names no layer; write {own['set_key'].iloc[0]} with its layer instead"
-        )
+        raise BadKey(f"SAELens' id {key.sae_id!r} names no layer; {own[0]} is the set: write the feature's own key")
     features = [
         FeatureKey(owner, int(layer[1]), name, key.idx)
-        for owner, _, name in (str(set_key).partition("/") for set_key in own["set_key"])
+        for owner, _, name in (set_key.partition("/") for set_key in own)
     ]
     if len(features) > 1:
         raise Ambiguous(f"{key.release!r} is several sets here: {', '.join(map(str, features[:8]))}; give one of these")
@@ -177,30 +148,25 @@ def _saelens(graph: Store, key: SaeLensKey) -> FeatureKey:
 
 
 def _token_by_text(graph: Store, text: str, set: str | None, model: str | None) -> Node:
-    text = _text(text)
-    vocabularies = _vocabularies(graph, set, model)
-    found = ask(graph, "tokens_by_text", text=text)
-    own = found[found["vocabulary"].isin(vocabularies)] if vocabularies is not None else found
-    if own.empty:
-        raise BadKey(f"no token{' of that model' if len(found) else ''} says {text!r}{_near_tokens(graph, text)}")
+    text = as_text(text)
+    found = records(graph, "tokens_by_text", text=text)
+    vocabularies = vocabularies_of(graph, set, model)
+    own = found if vocabularies is None else [row for row in found if row["vocabulary"] in vocabularies]
+    if not own:
+        raise BadKey(f"no token{' of that model' if found else ''} says {text!r}{_near_tokens(graph, text)}")
     if len(own) > 1:
-        names = ", ".join(own["key"].head(8))
-        several = "several vocabularies have" if own["vocabulary"].nunique() > 1 else "several tokens say"
-        raise Ambiguous(f"{several} {text!r}: {names}; give one of these keys, or name the model")
-    return _token_node(own.iloc[0].to_dict())
+        names = ", ".join(row["key"] for row in own[:8])
+        several = len({row["vocabulary"] for row in own}) > 1
+        which = "several vocabularies have" if several else "several tokens say"
+        raise Ambiguous(f"{which} {text!r}: {names}; give one of these keys" + (", or name the model" * several))
+    return _token_node(own[0])
 
 
-def _vocabularies(graph: Store, set: str | None, model: str | None) -> list[str] | None:
-    """Vocabularies of the model or set that was named; None where none was."""
-    if set is None and model is None:
-        return None
-    sets = ask(graph, "sets")
-    chosen = sets
+def vocabularies_of(graph: Store, set: str | None, model: str | None) -> list[str] | None:
+    """Vocabularies of the model or set that was named; None where none was. Raises BadKey, Ambiguous."""
     if set is not None:
-        chosen = sets[sets["set_key"] == one_set(graph, set, model, "the token is of")]
-    elif model is not None:
-        chosen = sets[sets["model"] == known_model(sets, model)]
-    return list(chosen["vocabulary"].unique())
+        return [one_set(held(graph), set, model, "the token is of").vocabulary]
+    return None if model is None else [one.vocabulary for one in of_model(held(graph), model)]
 
 
 def _near_tokens(graph: Store, text: str) -> str:
@@ -209,7 +175,7 @@ def _near_tokens(graph: Store, text: str) -> str:
     forms = dict.fromkeys(
         space + form for form in (bare, bare.lower(), bare.capitalize(), bare.upper()) if bare for space in (" ", "")
     )
-    near = [form for form in forms if form != text and not ask(graph, "tokens_by_text", text=form).empty]
+    near = [form for form in forms if form != text and records(graph, "tokens_by_text", text=form)]
     return "; there is " + ", ".join(f"token:{form!r}" for form in near[:4]) if near else ""
 
 
@@ -222,26 +188,3 @@ def spans(layers: Iterable[int]) -> str:
         else:
             runs.append([layer, layer])
     return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
-
-
-def _nearest(wanted: str, known: Iterable[str], always: bool = False) -> str:
-    """``; did you mean ...? ``, or the names there are where nothing is near and ``always`` is asked."""
-    names = sorted(map(str, set(known)))
-    if near := difflib.get_close_matches(wanted, names, n=1, cutoff=0.5):
-        return f"; did you mean {near[0]!r}? "
-    return f"; there is {', '.join(names[:5])}. " if always and names else ". "
-
-
-def _text(value: Any) -> str:
-    """What was given, if it is text that can be stored and looked up."""
-    if not isinstance(value, str):
-        raise BadKey(f"{_shown(value)} is no key; give text such as gpt2-small/4-tc-24k/1201")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise BadKey(f"{_shown(value)} holds half a character (a lone surrogate), which no key has") from None
-    return value
-
-
-def _shown(value: Any) -> str:
-    return ascii(value)[:80] if isinstance(value, str) else f"a {type(value).__name__}"

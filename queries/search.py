@@ -9,8 +9,9 @@ import pandas as pd
 from atlas.errors import BadKey, BadSetting
 from atlas.model import TokenKey, TokenText, parse
 from queries.answers import choice, count, rows
-from queries.catalog import ask, records
-from queries.resolve import known_model, one_set, resolve
+from queries.catalog import records
+from queries.held import held, of_model, one_set
+from queries.resolve import resolve, vocabularies_of
 
 if TYPE_CHECKING:
     from atlas.stores import Store
@@ -70,12 +71,10 @@ class _Scope:
     """Which features are asked for: all, a model's, or a set's."""
 
     def __init__(self, graph: Store, model: str | None, set: str | None) -> None:
-        sets = ask(graph, "sets")
-        self.set = one_set(graph, set, model, "the features are of") if set is not None else None
-        if self.set is None and model is not None:
-            known_model(sets, model)
-        own = sets[sets["set_key"] == self.set] if self.set else sets[sets["model"] == model] if model else sets
-        self.names = list(own["set_key"])
+        sets = held(graph)
+        self.set = one_set(sets, set, model, "the features are of").key if set is not None else None
+        own = sets if model is None else of_model(sets, model)
+        self.names = [one.key for one in own if self.set in (None, one.key)]
         self.where = f" in {self.set or model}" if self.set or model else ""
         self.share = max(1, len(sets) // max(1, len(self.names)))
         """how many times more matches to ask for, so that enough are left"""
@@ -89,14 +88,14 @@ def _evidence(hits: pd.DataFrame, text: str) -> tuple[dict[str, tuple[str, str, 
     """From matches of words: features with what matched, by what, and how well; tokens with how nearly they say it."""
     labelled: dict[str, tuple[str, str, float]] = {}
     tokens: dict[str, float] = {}
-    best = max((float(score) for score in hits["score"]), default=0.0)
-    for hit in hits.itertuples():
-        if hit.type == "Feature":
-            found = (str(hit.text), str(hit.matched_by), float(hit.score) / best if best > 0 else 1.0)
-            if hit.key not in labelled or labelled[hit.key][2] < found[2]:
-                labelled[str(hit.key)] = found
-        elif hit.type == "Token":
-            tokens[str(hit.key)] = _closeness(str(hit.text), text)
+    best = max(hits["score"].tolist(), default=0.0)
+    for hit in hits.to_dict("records"):
+        if hit["type"] == "Feature":
+            found = (hit["text"], hit["matched_by"], hit["score"] / best if best > 0 else 1.0)
+            if hit["key"] not in labelled or labelled[hit["key"]][2] < found[2]:
+                labelled[hit["key"]] = found
+        elif hit["type"] == "Token":
+            tokens[hit["key"]] = _closeness(hit["text"], text)
     nearest = sorted(tokens.items(), key=lambda item: (-item[1], item[0]))[:_TOKENS]
     return labelled, dict(nearest)
 
@@ -144,16 +143,12 @@ def _tokens_that_say(graph: Store, text: str, model: str | None, set: str | None
         if isinstance(reference, TokenKey):
             return [resolve(graph, reference).key]
         text = reference.text if isinstance(reference, TokenText) else text
-    sets = ask(graph, "sets")
-    if set is not None:
-        sets = sets[sets["set_key"] == one_set(graph, set, model, "the token is of")]
-    elif model is not None:
-        sets = sets[sets["model"] == known_model(sets, model)]
+    vocabularies = vocabularies_of(graph, set, model)
     for forms in ((text,), (f" {text.strip()}", text.strip())):
-        found = pd.concat([ask(graph, "tokens_by_text", text=form) for form in dict.fromkeys(forms)])
-        found = found[found["vocabulary"].isin(sets["vocabulary"])]
-        if not found.empty:
-            return list(found["key"])
+        found = [row for form in dict.fromkeys(forms) for row in records(graph, "tokens_by_text", text=form)]
+        own = [row["key"] for row in found if vocabularies is None or row["vocabulary"] in vocabularies]
+        if own:
+            return own
     raise BadKey(f"no token says {text[:80]!r}; `atlas search` without by token looks for words")
 
 

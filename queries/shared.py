@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from atlas.errors import BadKey
-from queries.answers import choice, count, typed
-from queries.catalog import ask
-from queries.neighbours import Filter, around, envelope, sets_of
+from queries import cuts
+from queries.answers import choice, count, from_records
+from queries.held import envelope, held
+from queries.neighbours import Filter, around
 from queries.resolve import Key, resolve_all
 
 if TYPE_CHECKING:
@@ -35,27 +36,28 @@ def common(
     nodes, _ = resolve_all(graph, keys, set=set)
     if len(nodes) < 2:
         raise BadKey(f"common needs two different nodes or more, found {nodes[0].key} alone")
-    sets = ask(graph, "sets")
-    shared: pd.DataFrame | None = None
+    sets = held(graph)
+    reads: list[dict[str, dict[str, Any]]] = []
     bounds = []
     for node in nodes:
-        found, bound = around(graph, node, of, Filter(k=_ALL), sets_of(node, sets))
+        found, bound = around(graph, node, of, Filter(k=_ALL), node.sets(sets))
+        reads.append({row["key"]: row for row in found})
         bounds.append(bound)
-        found = found.set_index("key")
-        mine = found[["weight"]].rename(columns={"weight": node.key}).assign(score=found["z"].abs())
-        if shared is None:
-            shared = found[["type", "layer", "label"]].join(mine)
-        else:
-            both = shared.join(mine.rename(columns={"score": "tie"}), how="inner")
-            shared = both.assign(score=both[["score", "tie"]].min(axis=1)).drop(columns="tie")
-    assert shared is not None
+    shared = [
+        {
+            **row,
+            **{node.key: read[key]["weight"] for node, read in zip(nodes, reads, strict=True)},
+            "score": min(abs(read[key]["z"]) for read in reads),
+        }
+        for key, row in reads[0].items()
+        if all(key in read for read in reads)
+    ]
+    shared.sort(key=lambda row: (-row["score"], row["key"]))
+    whole = cuts.complete([row["score"] for row in shared[:k]], k, 0.0, max(bounds))
     columns = {"key": "text", "type": "text", "layer": "int", "label": "text"}
-    columns |= {node.key: "float" for node in nodes} | {"score": "float"}
-    answer = typed(shared.reset_index().sort_values(["score", "key"], ascending=[False, True]), columns)
-    whole = max(bounds) <= 0 or (len(answer) >= k and answer["score"].iloc[k - 1] > max(bounds))
-    answer = answer.head(k)
+    answer = from_records(shared[:k], columns | {node.key: "float" for node in nodes} | {"score": "float"})
     answer.attrs = envelope(
-        pd.concat([sets_of(node, sets) for node in nodes]).drop_duplicates("set_key"), "z", bool(whole), max(bounds)
+        [one for one in sets if any(one in node.sets(sets) for node in nodes)], "z", whole, max(bounds)
     )
     if answer.empty:
         answer.attrs["note"] = f"these {len(nodes)} nodes share no {of.removesuffix('s')} that is kept"

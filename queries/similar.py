@@ -10,10 +10,11 @@ import pandas as pd
 
 from atlas.errors import BadKey
 from queries.answers import choice, count, rows
-from queries.catalog import ask, records
-from queries.neighbours import Filter, around, envelope, sets_of
+from queries.catalog import records
+from queries.held import Held, envelope, held, of_model, one_set
+from queries.neighbours import Filter, around
 from queries.present_text import quoted
-from queries.resolve import Key, Node, known_model, one_set, resolve
+from queries.resolve import Key, Node, resolve
 
 if TYPE_CHECKING:
     from atlas.stores import Store
@@ -46,16 +47,17 @@ def similar(
     node = resolve(graph, key, set=set if model is None else None)
     if node.type != "Feature":
         raise BadKey(f"{node.key} is a token; features are compared, `atlas outputs {node.key}` lists those it excites")
-    sets = ask(graph, "sets")
-    own = sets_of(node, sets).iloc[0]
-    scope = sets[sets["vocabulary"] == own["vocabulary"]]
+    sets = held(graph)
+    own = node.sets(sets)[0]
+    scope = [one for one in sets if one.vocabulary == own.vocabulary]
     if set is not None:
-        scope = scope[scope["set_key"] == one_set(graph, set, model, "the features are of")]
+        chosen = one_set(sets, set, model, "the features are of")
+        scope = [one for one in scope if one == chosen]
     elif model is not None:
-        scope = scope[scope["model"] == known_model(sets, model)]
+        scope = [one for one in of_model(sets, model) if one in scope]
     mine = _profile(graph, node, by, sets)
     ranked = []
-    for other in _candidates(graph, node, mine, by, sorted(scope["set_key"]))[: 3 * k]:
+    for other in _candidates(graph, node, mine, by, [one.key for one in scope])[: 3 * k]:
         candidate = resolve(graph, other)
         theirs = _profile(graph, candidate, by, sets)
         score, shared = _cosine(mine, theirs, tokens_only=candidate.set != node.set)
@@ -63,16 +65,17 @@ def similar(
             ranked.append((candidate.key, candidate.layer, candidate.label, shared, score, by))
     ranked.sort(key=lambda row: (-row[4], row[0]))
     frame = rows(ranked[:k], COLUMNS)
-    frame.attrs = envelope(scope, "z", False, math.inf) | {"score": "cosine of z", "by": by}
-    found = f"among the features that share one of its {PROBES} strongest {by}"
-    frame.attrs["note"] = found if len(frame) else f"no feature shares one of its {PROBES} strongest {by}"
+    frame.attrs = envelope(scope, "z", False, math.inf)
+    probes = f"one of its {PROBES} strongest {by}"
+    note = f"among the features that share {probes}" if len(frame) else f"no feature shares {probes}"
+    frame.attrs |= {"score": "cosine of z", "by": by, "note": note}
     return frame
 
 
-def _profile(graph: Store, node: Node, by: str, sets: pd.DataFrame) -> Profile:
-    found, _ = around(graph, node, by, Filter(k=_ALL), sets_of(node, sets))
+def _profile(graph: Store, node: Node, by: str, sets: list[Held]) -> Profile:
+    found, _ = around(graph, node, by, Filter(k=_ALL), node.sets(sets))
     return {
-        row.key: (float(row.z), quoted(row.label) if row.type == "Token" else row.label) for row in found.itertuples()
+        row["key"]: (float(row["z"]), quoted(row["label"]) if row["type"] == "Token" else row["label"]) for row in found
     }
 
 

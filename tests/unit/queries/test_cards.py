@@ -33,10 +33,10 @@ def test_a_card_reads_as_the_golden_one(name: str, key: str, width: int, asked: 
     assert all(cell_len(line) <= width for line in text.splitlines())
 
 
-@pytest.mark.parametrize("width", [1, 40, 79, 97, 98, 100, 10_000])
+@pytest.mark.parametrize("width", [1, 79, 97, 98, 10_000])
 def test_no_card_is_wider_than_the_terminal_or_than_a_hundred_columns(width: int, asked: Asked):
     keys = [*asked.other.keys("Feature"), "tok:toy-words/6", "tok:toy-words/9", "tok:toy-words/16"]
-    for key in keys[::4]:
+    for key in keys[::7]:
         lines = present.card_text(queries.card(asked.graph, key, k=9), width=width).splitlines()
         commands = {line for line in lines if line.lstrip().startswith("atlas ")}
         assert all(cell_len(line) <= min(max(width, 60), 100) for line in lines if line not in commands)
@@ -60,7 +60,7 @@ def test_a_card_holds_the_strongest_of_each_kind(asked: Asked):
 def test_a_card_says_complete_only_when_it_is(asked: Asked):
     truth = Truth(asked.toy, seed=0, density=0.4)
     claims = set()
-    for key in asked.toy.keys("Feature"):
+    for key in asked.toy.keys("Feature")[::3]:
         card = queries.card(asked.graph, key, k=2)
         claims.add(card["complete"])
         if card["complete"]:

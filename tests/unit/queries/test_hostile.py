@@ -118,7 +118,7 @@ def test_nasty_text_is_answered_or_refused_in_a_line(question: str, asked: Asked
     assert asked.graph.run("MATCH (n:Feature) RETURN count(n) AS n")["n"].iloc[0] == before
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     question=st.sampled_from(sorted(QUESTIONS)),
     text=st.text(max_size=40) | st.text("'\"\\{}$()*:/-`; \n\x00", max_size=12),

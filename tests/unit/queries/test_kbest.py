@@ -57,7 +57,7 @@ def cases(draw: st.DrawFn) -> Case:
     return Case(sizes, {pair: w for pair, w in zip(pairs, weights, strict=True) if w is not None}, start)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(
     case=cases(),
     k=st.integers(1, 9),

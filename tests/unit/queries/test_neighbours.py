@@ -70,7 +70,7 @@ def test_neighbours_are_the_strongest_kept_and_complete_only_if_nothing_stronger
     nodes = [*truth.toy.keys("Feature"), *truth.toy.keys("Token")]
     claims: Counter[bool] = Counter()
 
-    for direction, of, by, sign, least, layer in rng.sample(QUESTIONS, 80):
+    for direction, of, by, sign, least, layer in rng.sample(QUESTIONS, 60):
         key, k = rng.choice(nodes), rng.choice((1, 2, 5, 12, 60))
         options = {"of": of, "k": k, "by": by, "sign": sign, "min": least, "layer": layer}
         found = getattr(queries, direction)(graph, key, **options)
@@ -88,8 +88,8 @@ def test_neighbours_are_the_strongest_kept_and_complete_only_if_nothing_stronger
             assert found.attrs["complete"] or key.startswith("tok:"), (key, options)
         claims[found.attrs["complete"]] += 1
 
-    assert claims[True] > 10, "a flag that is never up says nothing"
-    assert truth.density == 1 or claims[False] > 10
+    assert claims[True] > 8, "a flag that is never up says nothing"
+    assert truth.density == 1 or claims[False] > 8
 
 
 def test_the_few_strongest_features_of_a_token_are_complete_by_weight(world: tuple[Store, Truth]):
@@ -105,7 +105,7 @@ def test_the_few_strongest_features_of_a_token_are_complete_by_weight(world: tup
 
 def test_rows_above_the_bound_are_the_strongest_there_are(world: tuple[Store, Truth]):
     graph, truth = world
-    for key, by in itertools.product(truth.toy.keys("Feature")[::3], ("z", "weight", "share")):
+    for key, by in itertools.product(truth.toy.keys("Feature")[::5], ("z", "weight", "share")):
         found = queries.inputs(graph, key, by=by, k=500)
         bound = found.attrs["bound"]
         certain = {row[0] for row in as_tuples(found[found[by].abs() > bound])}
@@ -219,7 +219,7 @@ def test_features_of_two_models_share_tokens(asked: Asked):
     found = queries.common(asked.graph, ["toy/3-tc-40/2", "other/5-tc-x/2"])
 
     assert set(found["type"]) == {"Token"}
-    assert found.attrs["model"] == ["toy", "other"]
+    assert found.attrs["model"] == ["other", "toy"]
 
 
 def test_common_needs_two_nodes(asked: Asked):
