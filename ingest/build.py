@@ -213,19 +213,39 @@ def _compute(job: Job, todo: list[Unit], sizes: Sizes, parts: Parts, pool: Pool,
         known = [floors.get((unit.kind, position, unit.layer), Floors()) for position in _columns(unit)]
         rows = _rows(job, unit, sizes)[unit.first : unit.last]
         first = unit.first + (0 if unit.kind == "logits" else sizes.first[unit.layer])
-        result = compute(
-            rows,
-            first,
-            (make() for make in groups),
-            rules(unit.kind, job.keep, job.min_z),
-            pool,
-            floors=known,
-            device=job.device,
-            tick=tick,
-        )
+        try:
+            result = compute(
+                rows,
+                first,
+                (make() for make in groups),
+                rules(unit.kind, job.keep, job.min_z),
+                pool,
+                floors=known,
+                device=job.device,
+                tick=tick,
+            )
+        except NotFinite as error:
+            raise _not_finite(unit, error, sizes) from error
         parts.save(unit, result)
         for position, floor in zip(_columns(unit), result.floors, strict=True):
             _raise(floors, unit, position, floor, len(sizes.layers))
+
+
+def _not_finite(unit: Unit, error: NotFinite, sizes: Sizes) -> AtlasError:
+    """Which vector it is, in the reader's words."""
+    if error.side == "row" and unit.kind in ("ACTIVATES", "FEEDS", "PROMOTES"):
+        layer, row = sizes.layers[unit.layer], unit.first + error.index
+        what = "write" if unit.kind == "PROMOTES" else "read"
+        return BadTranscoder(
+            f"layer {layer}: the {what} vector of feature {row} is not finite, or too long for float32; "
+            "look at its weights and the norm's gain"
+        )
+    if unit.kind == "FEEDS":
+        return BadTranscoder(
+            f"a layer before {sizes.layers[unit.layer]}: the write vector of feature {error.index} is not finite, or too long for float32"
+        )
+    what = "logit" if unit.kind == "PROMOTES" or error.side == "row" else "token"
+    return BadModel(f"the vector of {what} {error.index} is not finite, or too long for float32; look at its weights")
 
 
 def _columns(unit: Unit) -> list[int]:

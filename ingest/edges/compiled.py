@@ -59,11 +59,9 @@ def propose(product: Product, wanted: Wanted, floors: Floors, pool: Pool, tile: 
     n_rows, n_cols = len(product.rows), len(product.cols)
     by_row = Side("row", product.row_norm, wanted.row_orders, floors)
     by_col = Side("col", product.col_norm, [("abs", wanted.col_abs), ("z", wanted.col_z)], floors)
-    std = product.std.astype(np.float32)
-    inverse = np.divide(1, std, out=np.zeros_like(std), where=std > 0)
     vectors = tuple(
         np.ascontiguousarray(column, np.float32)
-        for column in (product.row_norm, product.col_norm, product.mean, std, inverse)
+        for column in (product.row_norm, product.col_norm, product.mean, product.std, product.inverse)
     )
     least_z = np.inf if wanted.min_z is None else wanted.min_z
     numbers = tuple(np.float32(number) for number in (product.kappa, product.tiny, SLACK, least_z))

@@ -6,7 +6,7 @@ threshold; a full reservoir is cut back to what still does. Score, lower and upp
 of the product, so nothing that belongs to the exact answer is lost, in whatever order tiles come.
 
 Most products are only compared and added, in a loop that compiles to vector instructions (:func:`mark`). A row's or
-column's first tile sets its threshold before anything enters: the k-th largest of the maxima of its spans is reached by
+column's first tile sets its threshold before anything enters: the k-th largest of the maxima of its parts is reached by
 at least k products (:func:`warm_rows`, :func:`warm_cols`), which spares the many that would enter an empty reservoir
 only to be thrown out. A reservoir that stays full holds ties beyond telling apart: its row (or column) becomes dense
 and is settled exactly elsewhere.
@@ -19,9 +19,11 @@ from numba import njit
 
 ABS, POS, NEG, Z = range(4)
 SPANS = 128
-"""spans of a row's or column's first tile whose maxima are taken"""
+"""parts of a row's or column's first tile whose maxima are taken"""
 _STRIP = 32
 """rows whose column sums are added in float32 before they go to float64"""
+_QUEUE = 1 << 14
+"""candidates for columns that wait until there are as many, or the tile ends"""
 _WIDE = np.float32(1 + 2.0**-18)
 _NARROW = np.float32(1 - 2.0**-18)
 _INFINITE = np.float32(np.inf)
@@ -69,29 +71,22 @@ def bounds(kind, x, mean, inverse, rounding, slack):
     return score - margin, score + margin
 
 
-@njit(nogil=True, cache=True)
-def kth_largest(values, n, k):
-    """The k-th largest (from 1) of the first ``n`` values, which are reordered (Hoare's selection)."""
-    low, high, target = 0, n - 1, k - 1
-    while low < high:
-        pivot = values[(low + high) // 2]
-        i, j = low, high
-        while i <= j:
-            while values[i] > pivot:
-                i += 1
-            while values[j] < pivot:
-                j -= 1
-            if i <= j:
-                values[i], values[j] = values[j], values[i]
-                i += 1
-                j -= 1
-        if target <= j:
-            high = j
-        elif target >= i:
-            low = i
-        else:
-            break
-    return values[target]
+@njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})
+def reached_by(values, k):
+    """A number, not below zero, that at least ``k`` of the values reach, close to the largest such number.
+
+    Halving without branches on data: an exact selection of so few costs more in mispredicted branches.
+    """
+    low, high = np.float32(0), np.float32(0)
+    for v in values:
+        high = v if v > high else high
+    for _ in range(9):
+        middle = np.float32(0.5) * (low + high)
+        n = np.int32(0)
+        for v in values:
+            n += np.int32(v >= middle)
+        low, high = (middle, high) if n >= k else (low, middle)
+    return low
 
 
 @njit(nogil=True, cache=True)
@@ -101,13 +96,10 @@ def enter(k, room, first, n, place, value, i, low, high, reach):
 
     A reservoir is the k largest lower bounds, falling, then its entries: the other side's number and the upper bound.
     """
-    if low > value[first + k - 1]:
-        p = first + k - 1
-        while p > first and value[p - 1] < low:
-            value[p] = value[p - 1]
-            p -= 1
-        value[p] = low
-        reach = max(reach, value[first + k - 1])
+    for p in range(first + k - 1, first, -1):
+        value[p] = max(value[p], min(value[p - 1], low))
+    value[first] = max(value[first], low)
+    reach = max(reach, value[first + k - 1])
     entries = first + k
     place[entries + 2 * n] = i
     value[entries + 2 * n + 1] = high
@@ -135,31 +127,25 @@ def prune(entries, n, place, value, reach):
 def lower_bounds(kind, x, mean, inverse, grow, tiny, slack, col_norm, lower):
     """Lower bounds of one row's scores in one order, a little below those of :func:`bounds`."""
     narrow, far = np.float32(1) - 2 * slack, slack * abs(mean)
-    for c in range(x.shape[0]):
-        rounding = grow * col_norm[c] + tiny
-        sure = abs(x[c]) * narrow - rounding
-        if kind == ABS:
-            low = sure
-        elif kind == POS:
-            low = x[c] * narrow - rounding
-        elif kind == NEG:
-            low = -x[c] * narrow - rounding
-        else:
+    if kind == ABS:
+        for c in range(x.shape[0]):
+            lower[c] = abs(x[c]) * narrow - (grow * col_norm[c] + tiny)
+    elif kind == Z:
+        for c in range(x.shape[0]):
+            rounding = grow * col_norm[c] + tiny
             low = abs(x[c] - mean) * inverse * narrow - (rounding + far) * inverse
-            low = low if sure > 0 else np.float32(0)
-        lower[c] = low
+            lower[c] = low if abs(x[c]) * narrow > rounding else np.float32(0)
+    else:
+        sign = np.float32(1) if kind == POS else np.float32(-1)
+        for c in range(x.shape[0]):
+            lower[c] = sign * x[c] * narrow - (grow * col_norm[c] + tiny)
 
 
 @njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})
-def spans_of(values, best):
-    """The largest of each of ``len(best)`` spans of ``values``, and of none below zero."""
-    n = values.shape[0]
-    width = -(-n // best.shape[0])
-    for s in range(best.shape[0]):
-        largest = np.float32(0)
-        for c in range(min(n, s * width), min(n, s * width + width)):
-            largest = values[c] if values[c] > largest else largest
-        best[s] = largest
+def raise_to(best, lower):
+    """The larger of each, in place."""
+    for c in range(lower.shape[0]):
+        best[c] = lower[c] if lower[c] > best[c] else best[c]
 
 
 @njit(nogil=True, cache=True)
@@ -175,15 +161,10 @@ def warm_rows(x, first_row, first_col, vectors, numbers, rows):
         for o in range(kind.shape[0]):
             if k[o] <= SPANS and reach[o, r] < _INFINITE:
                 lower_bounds(kind[o], x[i], mean[r], inverse[r], kappa * row_norm[r], tiny, slack, here, lower)
-                spans_of(lower, best)
-                reach[o, r] = max(reach[o, r], kth_largest(best, SPANS, k[o]))
-
-
-@njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})
-def raise_to(best, lower):
-    """The larger of each, in place."""
-    for c in range(best.shape[0]):
-        best[c] = lower[c] if lower[c] > best[c] else best[c]
+                best[:] = 0
+                for c in range(0, lower.shape[0], SPANS):
+                    raise_to(best, lower[c : c + SPANS])
+                reach[o, r] = max(reach[o, r], reached_by(best, k[o]))
 
 
 @njit(nogil=True, cache=True)
@@ -193,7 +174,6 @@ def warm_cols(x, first_row, first_col, vectors, numbers, cols):
     kappa, tiny, slack, _ = numbers
     kind, k, _, _, _, _, _, reach, _ = cols
     n_rows, n_cols = x.shape
-    width = -(-n_rows // SPANS)
     lower, scratch = np.empty(n_cols, np.float32), np.empty(SPANS, np.float32)
     here = col_norm[first_col : first_col + n_cols]
     for o in range(kind.shape[0]):
@@ -203,12 +183,41 @@ def warm_cols(x, first_row, first_col, vectors, numbers, cols):
         for i in range(n_rows):
             r = first_row + i
             lower_bounds(kind[o], x[i], mean[r], inverse[r], kappa * row_norm[r], tiny, slack, here, lower)
-            raise_to(best[i // width], lower)
+            raise_to(best[i % SPANS], lower)
         for c in range(n_cols):
             if reach[o, first_col + c] < _INFINITE:
                 for s in range(SPANS):
                     scratch[s] = best[s, c]
-                reach[o, first_col + c] = max(reach[o, first_col + c], kth_largest(scratch, SPANS, k[o]))
+                reach[o, first_col + c] = max(reach[o, first_col + c], reached_by(scratch, k[o]))
+
+
+@njit(nogil=True, cache=True)
+def drain(o, first_col, n, queue, scores, side, start, order):
+    """Enter the queued candidates of one order into their columns' reservoirs, column by column.
+
+    ``queue``: column within the tile, and row; ``scores``: lower and upper bounds. In order of columns a reservoir is
+    fetched from memory once for all its candidates.
+    """
+    _, k, room, base, place, value, count, reach, dense = side
+    start[:] = 0
+    for q in range(n):
+        start[queue[0, q] + 1] += 1
+    for c in range(start.shape[0] - 1):
+        start[c + 1] += start[c]
+    for q in range(n):
+        c = queue[0, q]
+        order[start[c]] = q
+        start[c] += 1
+    for p in range(n):
+        q = order[p]
+        g = first_col + queue[0, q]
+        if scores[1, q] >= reach[o, g]:
+            first = base[o] + (k[o] + 2 * room[o]) * g
+            low, high = scores[0, q], scores[1, q]
+            m, least = enter(k[o], room[o], first, count[o, g], place, value, queue[1, q], low, high, reach[o, g])
+            if m < 0:
+                m, dense[g] = 0, True
+            count[o, g], reach[o, g] = m, least
 
 
 @njit(nogil=True, cache=True)
@@ -221,18 +230,26 @@ def sweep(x, first_row, first_col, vectors, numbers, rows, cols, row_sum, col_su
     """
     row_norm, col_norms, mean, std, inverse = vectors
     kappa, tiny, slack, min_z = numbers
-    row_kind, row_k, row_room, row_first, row_place, row_value, row_count, row_reach, row_dense = rows
-    col_kind, col_k, col_room, col_first, col_place, col_value, col_count, col_reach, col_dense = cols
+    row_kind, row_k, row_room, row_base, row_place, row_value, row_count, row_reach, row_dense = rows
+    col_kind, col_k, _, _, _, _, _, col_reach, _ = cols
     n_rows, n_cols = x.shape
     span = slice(first_col, first_col + n_cols)
     col_norm, col_abs, col_z = col_norms[span], col_reach[0, span], col_reach[1, span]
     strip = np.zeros(n_cols, np.float32)
     words = np.zeros(-(-n_cols // 8), np.uint64)
     flag = words.view(np.uint8)
-    hits = np.empty((2, 8 * words.shape[0] + 1), np.int64)
+    width = 8 * words.shape[0] + 1
+    marked = np.empty(words.shape[0] + 1, np.int64)
+    hits = np.empty((2, width), np.int64)
+    taken, lows, highs = np.empty(width, np.int64), np.empty(width, np.float32), np.empty(width, np.float32)
+    queue, scores = np.empty((2, 2, _QUEUE + width), np.int32), np.empty((2, 2, _QUEUE + width), np.float32)
+    queued, start = np.zeros(2, np.int64), np.empty(n_cols + 1, np.int64)
+    order = np.empty(_QUEUE + width, np.int64)
     by_z = col_k[1] > 0 or min_z < _INFINITE
+    by_weight = col_k[0] > 0
     for o in range(row_kind.shape[0]):
         by_z |= row_kind[o] == Z
+        by_weight |= row_kind[o] != Z
     written = 0
     for here in range(n_rows):
         r = first_row + here
@@ -254,43 +271,47 @@ def sweep(x, first_row, first_col, vectors, numbers, rows, cols, row_sum, col_su
             for c in range(n_cols):
                 col_sum[c] += strip[c]
                 strip[c] = 0
-        if row_norm[r] == 0:
+        if row_norm[r] == 0 or not (by_z or by_weight):
             continue
-        n_weight, n_z = 0, 0
-        for word in range(words.shape[0]):
-            if words[word] != 0:
-                for c in range(8 * word, 8 * word + 8):
-                    hits[0, n_weight] = c
-                    hits[1, n_z] = c
-                    n_weight += flag[c] & 1
-                    n_z += flag[c] >> 1
+        n_words, n_weight, n_z = 0, 0, 0
+        for word in range(words.shape[0]):  # no branch on data here: it would be mispredicted half the time
+            marked[n_words] = word
+            n_words += words[word] != 0
+        for word in marked[:n_words]:
+            for c in range(8 * word, 8 * word + 8):
+                hits[0, n_weight] = c
+                hits[1, n_z] = c
+                n_weight += flag[c] & 1
+                n_z += flag[c] >> 1
         for o in range(row_kind.shape[0]):
             which, n_hits = (1, n_z) if row_kind[o] == Z else (0, n_weight)
-            n, least = row_count[o, r], row_reach[o, r]
-            first = row_first[o] + (row_k[o] + 2 * row_room[o]) * r
+            n, least, n_taken = row_count[o, r], row_reach[o, r], 0
             for h in range(n_hits):
                 c = hits[which, h]
                 low, high = bounds(row_kind[o], line[c], m, inv, grow * col_norm[c] + tiny, slack)
-                if high >= least and col_norm[c] > 0:
-                    i = first_col + c
-                    n, least = enter(row_k[o], row_room[o], first, n, row_place, row_value, i, low, high, least)
-                    if n < 0:
-                        n, row_dense[r] = 0, True
+                taken[n_taken], lows[n_taken], highs[n_taken] = c, low, high
+                n_taken += (high >= least) & (col_norm[c] > 0)
+            first = row_base[o] + (row_k[o] + 2 * row_room[o]) * r
+            for h in range(n_taken):
+                i = first_col + taken[h]
+                n, least = enter(row_k[o], row_room[o], first, n, row_place, row_value, i, lows[h], highs[h], least)
+                if n < 0:
+                    n, row_dense[r] = 0, True
+                    break
             row_count[o, r], row_reach[o, r] = n, least
         for o in range(2):
             if col_k[o] == 0:
                 continue
+            q = queued[o]
             for h in range(n_z if o == 1 else n_weight):
                 c = hits[o, h]
-                g = first_col + c
                 low, high = bounds(col_kind[o], line[c], m, inv, grow * col_norm[c] + tiny, slack)
-                if high >= col_reach[o, g]:
-                    n, least = col_count[o, g], col_reach[o, g]
-                    first = col_first[o] + (col_k[o] + 2 * col_room[o]) * g
-                    n, least = enter(col_k[o], col_room[o], first, n, col_place, col_value, r, low, high, least)
-                    if n < 0:
-                        n, col_dense[g] = 0, True
-                    col_count[o, g], col_reach[o, g] = n, least
+                queue[o, 0, q], queue[o, 1, q], scores[o, 0, q], scores[o, 1, q] = c, r, low, high
+                q += high >= col_reach[o, first_col + c]
+            queued[o] = q
+            if q > _QUEUE:
+                drain(o, first_col, q, queue[o], scores[o], cols, start, order)
+                queued[o] = 0
         if min_z < _INFINITE:
             for h in range(n_z):
                 c = hits[1, h]
@@ -299,6 +320,9 @@ def sweep(x, first_row, first_col, vectors, numbers, rows, cols, row_sum, col_su
                     out_row[written] = r
                     out_col[written] = first_col + c
                     written += 1
+    for o in range(2):
+        if queued[o] > 0:
+            drain(o, first_col, queued[o], queue[o], scores[o], cols, start, order)
     return written
 
 

@@ -22,6 +22,10 @@ from torch import Tensor
 from ingest.edges import kernels
 from ingest.edges.pool import Pool
 
+_LARGEST = 2.0**126
+"""of a weight, in float32"""
+_BLIND = 2.0**-90
+"""of a deviation: below it float32 has no z, and all pairs of the row are settled exactly"""
 SLACK = 2.0**-20
 """relative, on every score: covers the few roundings of a score itself"""
 
@@ -63,9 +67,20 @@ class Floors:
         return getattr(self, f"{side}_{order}", None)
 
 
+class NotFinite(ValueError):
+    """A vector has NaN or Inf, or a product would have: ``side`` is row or col, ``index`` the vector's."""
+
+    def __init__(self, side: str, index: int) -> None:
+        super().__init__(f"{side} {index} is not finite, or too long for float32")
+        self.side, self.index = side, index
+
+
 @dataclass(frozen=True)
 class Product:
-    """Rows and columns to be multiplied, with what the rounding bound and z need."""
+    """Rows and columns to be multiplied, with what the rounding bound and z need.
+
+    Raises :class:`NotFinite`: a comparison would drop NaN without a word.
+    """
 
     rows: Float32[Tensor, "n_rows d_model"]
     cols: Float32[Tensor, "n_cols d_model"]
@@ -80,6 +95,25 @@ class Product:
         for name, vectors in (("row_norm", self.rows), ("col_norm", self.cols)):
             length = torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64) * (1 + 1e-9)
             object.__setattr__(self, name, length.numpy())
+        norms = {"row": self.row_norm, "col": self.col_norm}
+        for side, norm in norms.items():
+            if not np.isfinite(norm).all():
+                raise NotFinite(side, int(np.flatnonzero(~np.isfinite(norm))[0]))
+        longest = {side: norm.max(initial=0.0) for side, norm in norms.items()}
+        if longest["row"] * longest["col"] > _LARGEST:
+            side = max(longest, key=lambda side: longest[side])
+            raise NotFinite(side, int(norms[side].argmax()))
+
+    @property
+    def blind(self) -> np.ndarray:
+        """Rows whose z float32 cannot tell."""
+        return np.flatnonzero((self.std > 0) & (self.std < _BLIND)).astype(np.int32)
+
+    @property
+    def inverse(self) -> np.ndarray:
+        """One over the deviation, float32; 0 where no z can be told from it."""
+        std = np.where(self.std < _BLIND, np.inf, self.std)
+        return (1 / std).astype(np.float32)
 
     @property
     def kappa(self) -> float:
@@ -149,6 +183,10 @@ def settle(product: Product, wanted: Wanted, proposed: Proposed, pool: Pool) -> 
     """Give every proposed pair its exact weight and z, whoever proposed it."""
     rows, cols = product.rows.numpy(), product.cols.numpy()
     proposed = _settle_dense(product, wanted, proposed, pool)
+    if len(product.blind) and (wanted.row_z or wanted.col_z or wanted.min_z is not None):
+        row = np.repeat(product.blind, len(cols))
+        col = np.tile(np.arange(len(cols), dtype=np.int32), len(product.blind))
+        proposed = replace(proposed, row=np.append(proposed.row, row), col=np.append(proposed.col, col))
     ptr, col = kernels.sort_pairs(proposed.row, proposed.col, len(rows))
     weight = np.empty(len(col), np.float32)
     pool.map(lambda span: kernels.weigh(rows, cols, ptr, col, *span, weight), pool.spans(len(rows), 1024))

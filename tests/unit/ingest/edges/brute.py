@@ -28,11 +28,12 @@ class Truth:
         return [w.astype(np.float32) for w in self.weights]
 
     def mean(self) -> np.ndarray:
-        return np.stack([w.mean(axis=1) for w in self.weights], axis=1)
+        return np.stack([w.sum(axis=1) / max(w.shape[1], 1) for w in self.weights], axis=1)
 
     def std(self) -> np.ndarray:
         """0 where all weights of a row are equal but for rounding."""
-        std = np.stack([w.std(axis=1) for w in self.weights], axis=1)
+        away = [w - mean[:, None] for w, mean in zip(self.weights, self.mean().T, strict=True)]
+        std = np.stack([np.sqrt((a * a).sum(axis=1) / max(a.shape[1], 1)) for a in away], axis=1)
         largest = np.stack([np.abs(w).max(axis=1, initial=0) for w in self.weights], axis=1)
         return np.where(std > 1e-12 * largest, std, 0)
 
