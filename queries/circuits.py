@@ -188,7 +188,7 @@ def _between(graph: Store, roots: list[Node], end: Node, depth: int, width: int,
     notes: list[str] = []
     used: list[Held] = []
     for root in roots:
-        found, own, note = find(
+        found, own, note, _ = find(
             graph,
             root.key,
             end.key,

@@ -96,8 +96,17 @@ def best_paths(
     ``sign``: 1 or -1 for paths with an even or an odd number of negative connections, 0 for all. ``max_edges``: at
     most so many connections. Paths of score 0 are none. Best first, ties as the module says.
     """
-    search = _Search(graph, start, end, k, combine, neutral, sign, max_edges)
-    return search.run()
+    return _Search(graph, start, end, k, combine, neutral, sign, max_edges).run()
+
+
+def total(graph: Graph, start: int | Links, end: Links, max_edges: int | None = None) -> tuple[float, float]:
+    """The sum of the products over *all* paths, by the same pass: with their signs, and of their absolute values."""
+    search = _Search(graph, start, end, 1, np.multiply, 1.0, 1, max_edges, gather=np.add)
+    if not search.reaches:
+        return 0.0, 0.0
+    search.bound()
+    even, odd = (float(sum(search.at_end(level, parity).sum() for level in search.levels)) for parity in (0, 1))
+    return even - odd, even + odd
 
 
 @dataclass
@@ -128,8 +137,11 @@ class _Search:
         neutral: float,
         sign: int,
         max_edges: int | None,
+        gather: np.ufunc = np.maximum,
     ) -> None:
         self.graph, self.end, self.k, self.combine, self.neutral = graph, end, k, combine, neutral
+        self.gather = gather
+        """what makes one number of all that lead to a node: the best, or their sum"""
         self.outside = start if isinstance(start, Links) else None
         self.start = START if isinstance(start, Links) else start
         self.parities = 2 if sign else 1
@@ -145,18 +157,33 @@ class _Search:
         self.rankings: dict[State, _Ranking] = {}
 
     def run(self) -> list[Found]:
-        if not len(self.end.node) or (self.outside is not None and not self.entry):
+        if not self.reaches:
             return []
-        self._bound()
+        self.bound()
         found = []
         while len(found) < self.k and self._nth(_END, len(found)):
             score = self.rankings[_END].found[len(found)][0]
             found.append(Found(score, self._nodes(_END, len(found))))
         return found
 
+    @property
+    def reaches(self) -> bool:
+        """Whether anything leads from the start and to the end at all."""
+        return len(self.end.node) > 0 and (self.outside is None or bool(self.entry))
+
+    @property
+    def levels(self) -> Sequence[int]:
+        """Numbers of edges that the last node before the end may be away from the start; 0 if unlimited."""
+        return range(len(self.best)) if self.limit is not None else (0,)
+
+    def at_end(self, level: int, parity: int) -> np.ndarray:
+        """Scores at the end through each of the links that lead to it."""
+        return self._through(self.end, level, parity)
+
     # Bounds
 
-    def _bound(self) -> None:
+    def bound(self) -> None:
+        """Fill ``best``."""
         graph = self.graph
         n_nodes = graph.first[-1]
         low = 0 if self.outside is not None else graph.layer_of(self.start) + 1
@@ -239,7 +266,7 @@ class _Search:
             for parity in range(self.parities):
                 mine = inside & (self.outside.negative == bool(parity)) if self.parities == 2 else inside
                 entered = self.combine(self.neutral, self.outside.strength[mine])
-                np.maximum.at(after[parity], self.outside.node[mine], entered)
+                self.gather.at(after[parity], self.outside.node[mine], entered)
 
     def _reduce(
         self, before: np.ndarray, after: np.ndarray, nodes: np.ndarray, edges: slice | np.ndarray, counts: np.ndarray
@@ -253,13 +280,13 @@ class _Search:
         strength = self.graph.strength(edges)
         if self.parities == 1:
             scores = self.combine(before[0].take(source, mode="clip"), strength)
-            after[0, nodes[filled]] = np.maximum.reduceat(scores, begins)
+            after[0, nodes[filled]] = self.gather.reduceat(scores, begins)
             return
         even, odd = (before[parity].take(source, mode="clip") for parity in (0, 1))
         negative = self.graph.negative(edges)
         for parity, (same, other) in enumerate(((even, odd), (odd, even))):
             scores = self.combine(np.where(negative, other, same), strength)
-            after[parity, nodes[filled]] = np.maximum.reduceat(scores, begins)
+            after[parity, nodes[filled]] = self.gather.reduceat(scores, begins)
 
     # Enumeration
 
@@ -296,8 +323,7 @@ class _Search:
             return _Ranking(found=[(self.neutral, None, 0)] if parity == 0 else [])
         ranking = _Ranking()
         if state == _END:
-            parity, links = self.wanted, self.end
-            levels = range(len(self.best)) if self.limit is not None else (0,)
+            parity, links, levels = self.wanted, self.end, self.levels
         else:
             links = self.graph.row(node)
             levels = (edges - 1,) if self.limit is not None else (0,)
@@ -306,10 +332,7 @@ class _Search:
             if entry is not None and enters and (self.parities == 1 or entry[1] == bool(parity)):
                 ranking.waiting.append((-float(self.combine(self.neutral, entry[0])), START, 0, 0, entry[0]))
         for level in levels:
-            values = self.best[level][0 if self.parities == 1 else parity][links.node]
-            if self.parities == 2:
-                values = np.where(links.negative, self.best[level][1 - parity][links.node], values)
-            scores = self.combine(values, links.strength)
+            scores = self._through(links, level, parity)
             # Of these, only the k best can be part of the k best paths; the sort is stable, so ties go by node.
             order = np.argsort(-scores, kind="stable")[: self.k]
             for at in order[scores[order] > 0]:
@@ -318,6 +341,13 @@ class _Search:
                 ranking.negative[source] = bool(links.negative[at])
         heapq.heapify(ranking.waiting)
         return ranking
+
+    def _through(self, links: Links, level: int, parity: int) -> np.ndarray:
+        """Scores by each of some links, with one parity of negative connections, from nodes of one level."""
+        values = self.best[level][0 if self.parities == 1 else parity][links.node]
+        if self.parities == 2:
+            values = np.where(links.negative, self.best[level][1 - parity][links.node], values)
+        return self.combine(values, links.strength)
 
     def _nodes(self, state: State, rank: int) -> tuple[int, ...]:
         """The nodes of a found path, from the start; the end itself is not among them."""

@@ -74,6 +74,7 @@ def paths(
     max_hops: int | None = None,
     sign: str = "both",
     min: float | None = None,
+    total: bool = False,
     set: str | None = None,
 ) -> pd.DataFrame:
     """The ``k`` best paths from ``a`` to ``b``, each a feature or a token, exactly, over all connections that are kept.
@@ -84,12 +85,19 @@ def paths(
     so many connections. ``min``: only connections of this abs(z) or more. ``set``: where short keys belong, and whose
     features are meant between two tokens. A token is an end, never a middle.
 
+    ``total``: say in ``attrs["total"]`` what all paths of these lengths and connections sum to (``signed``, and
+    ``absolute``, the sum of the abs), and the part of either that the rows carry; by product or share only.
+
     Columns ``rank``, ``score`` (signed), ``score_kind``, ``sign``, ``hops``, and as lists ``keys``, ``types`` (of the
     connections), ``labels``, ``weights``. Ordered by abs(score); equal scores by the layer and index of the last node
     but one, then by how the paths to it are ordered. No rows is an answer: ``attrs["note"]`` says why.
     Raises BadKey, Ambiguous, BadSetting.
     """
-    found, sets, note = find(graph, a, b, k=k, score=score, max_hops=max_hops, sign=sign, least=min, set=set)
+    if total and score == "bottleneck":
+        raise BadSetting("there is no total of bottlenecks; ask for it by product or share")
+    found, sets, note, sums = find(
+        graph, a, b, k=k, score=score, max_hops=max_hops, sign=sign, least=min, set=set, total=total
+    )
     labels = _labels(graph, found)
     frame = rows(
         (
@@ -110,7 +118,19 @@ def paths(
     )
     frame.attrs = envelope(sets, SCORES[score], False, float("inf"))
     frame.attrs |= {"score": score, "note": note or "exact over the connections that are kept"}
+    if sums is not None:
+        frame.attrs["total"] = _carried(sums, [path.score for path in found])
     return frame
+
+
+def _carried(sums: tuple[float, float], scores: list[float]) -> dict[str, float | None]:
+    signed, absolute = sums
+    return {
+        "signed": signed,
+        "absolute": absolute,
+        "part_of_signed": sum(scores) / signed if signed else None,
+        "part_of_absolute": sum(map(abs, scores)) / absolute if absolute else None,
+    }
 
 
 def find(
@@ -124,8 +144,9 @@ def find(
     sign: str,
     least: float | None,
     set: str | None,
-) -> tuple[list[Path], list[Held], str]:
-    """The paths of :func:`paths`, the set (or sets) behind them, and why there are none where there are none."""
+    total: bool = False,
+) -> tuple[list[Path], list[Held], str, tuple[float, float] | None]:
+    """The paths of :func:`paths`, the set (or sets) behind them, why there are none, and what all paths sum to."""
     if count("k", k) > MOST:
         raise BadSetting(f"k is {k:,}; paths are exponentially many, ask for {MOST:,} at most")
     choice("score", score, tuple(SCORES))
@@ -137,20 +158,22 @@ def find(
         raise BadKey(f"{start.key} is both ends; a path needs two different features, or a token")
     sets = held(graph)
     if reason := _apart(start, end):
-        return [], [one for one in sets if one.key in (start.set, end.set)], reason
+        return [], [one for one in sets if one.key in (start.set, end.set)], reason, None
     own = _set_of(start, end, set, sets)
     for node in (start, end):
         if node.type == "Token" and node.properties["vocabulary"] != own.vocabulary:
-            return [], [own], f"{node.key} is no token of {own.model}"
-    search = _Search(graph, graph.adjacency(own.key), own.key, score, threshold)
-    found = search.best(start, end, k, parity, limit)
+            return [], [own], f"{node.key} is no token of {own.model}", None
+    search = _Search(graph, graph.adjacency(own.key), own.key, score, threshold, start, end)
+    found = search.best(k, parity, limit)
+    sums = search.total(limit) if total else None
     if found:
-        return found, [own], ""
+        return found, [own], "", sums
     conditions = [f"at most {limit} hops"] if limit else []
     conditions += [f"abs(z) of {threshold:g} or more"] if threshold else []
     conditions += [f"sign {sign}"] if parity else []
     under = f" with {' and '.join(conditions)}" if conditions else ""
-    return [], [own], f"no path{under} leads from {start.key} to {end.key} over the connections that are kept"
+    none = f"no path{under} leads from {start.key} to {end.key} over the connections that are kept"
+    return [], [own], none, sums
 
 
 def _apart(start: Node, end: Node) -> str:
@@ -182,10 +205,13 @@ def _set_of(start: Node, end: Node, set: str | None, sets: list[Held]) -> Held:
 
 
 class _Search:
-    """Best paths over the adjacency of one set, by one score."""
+    """Paths between two nodes over the adjacency of one set, by one score."""
 
-    def __init__(self, graph: Store, adjacency: Adjacency, set_key: str, score: str, least: float) -> None:
+    def __init__(
+        self, graph: Store, adjacency: Adjacency, set_key: str, score: str, least: float, start: Node, end: Node
+    ) -> None:
         self._store, self._adjacency, self._set, self._score, self._least = graph, adjacency, set_key, score, least
+        self._start, self._end = start, end
         # Plain arrays over the mapped files: each slice of a memmap would cost microseconds.
         self._numbers = {name: np.asarray(getattr(adjacency, name)) for name in ("weight", "z", "share")}
         self._offsets, self._source = np.asarray(adjacency.offsets), np.asarray(adjacency.source)
@@ -194,28 +220,40 @@ class _Search:
         self._graph = kbest.Graph(
             self._offsets, self._source, self._strength, lambda at: self._numbers["weight"][at] < 0, self._first
         )
+        self._neutral = np.inf if score == "bottleneck" else 1.0
+        self._entering = self._token_links(start, "token_features") if start.type == "Token" else pd.DataFrame()
+        self._leaving = self._token_links(end, "promoting_features") if end.type == "Token" else pd.DataFrame()
 
-    def best(self, start: Node, end: Node, k: int, sign: int, limit: int | None) -> list[Path]:
-        neutral = np.inf if self._score == "bottleneck" else 1.0
-        entering = self._token_links(start, "token_features") if start.type == "Token" else pd.DataFrame()
-        leaving = self._token_links(end, "promoting_features") if end.type == "Token" else pd.DataFrame()
-        begin = self._links(entering) if start.type == "Token" else self._number(start.key)
-        if end.type == "Token":
-            finish, extra = self._links(leaving), 0
-        else:
-            # One more connection, of no effect, from the last feature to the end.
-            finish, extra = kbest.Links(np.array([self._number(end.key)]), np.array([neutral]), np.array([False])), 1
+    def best(self, k: int, sign: int, limit: int | None) -> list[Path]:
+        combine = np.minimum if self._score == "bottleneck" else np.multiply
         found = kbest.best_paths(
             self._graph,
-            begin,
-            finish,
+            self._begin,
+            self._finish,
             k,
-            combine=np.minimum if self._score == "bottleneck" else np.multiply,
-            neutral=neutral,
+            combine=combine,
+            neutral=self._neutral,
             sign=sign,
-            max_edges=None if limit is None else limit + extra,
+            max_edges=self._edges(limit),
         )
-        return [self._path(one, start, end, entering, leaving) for one in found]
+        return [self._path(one) for one in found]
+
+    def total(self, limit: int | None) -> tuple[float, float]:
+        return kbest.total(self._graph, self._begin, self._finish, self._edges(limit))
+
+    @property
+    def _begin(self) -> int | kbest.Links:
+        return self._links(self._entering) if self._start.type == "Token" else self._number(self._start.key)
+
+    @property
+    def _finish(self) -> kbest.Links:
+        """The links to the end; for a feature one connection more, of no effect, from itself."""
+        if self._end.type == "Token":
+            return self._links(self._leaving)
+        return kbest.Links(np.array([self._number(self._end.key)]), np.array([self._neutral]), np.array([False]))
+
+    def _edges(self, limit: int | None) -> int | None:
+        return None if limit is None else limit + (self._end.type == "Feature")
 
     def _strength(self, at: slice | np.ndarray) -> np.ndarray:
         """What the score is made of, for some connections; 0 where abs(z) is too small."""
@@ -241,15 +279,17 @@ class _Search:
         model, _, name = self._set.partition("/")
         return f"{model}/{self._adjacency.layers[at]}-{name}/{number - self._first[at]}"
 
-    def _path(self, found: kbest.Found, start: Node, end: Node, entering: pd.DataFrame, leaving: pd.DataFrame) -> Path:
+    def _path(self, found: kbest.Found) -> Path:
         steps = []
         numbers = found.nodes
-        if start.type == "Token":
-            steps.append(_token_step(start.key, self._key(numbers[1]), "ACTIVATES", entering.loc[numbers[1]]))
+        if self._start.type == "Token":
+            row = self._entering.loc[numbers[1]]
+            steps.append(_token_step(self._start.key, self._key(numbers[1]), "ACTIVATES", row))
             numbers = numbers[1:]
         steps += [self._step(*ends) for ends in pairwise(numbers)]
-        if end.type == "Token":
-            steps.append(_token_step(self._key(numbers[-1]), end.key, "PROMOTES", leaving.loc[numbers[-1]]))
+        if self._end.type == "Token":
+            row = self._leaving.loc[numbers[-1]]
+            steps.append(_token_step(self._key(numbers[-1]), self._end.key, "PROMOTES", row))
         negative = sum(step.weight < 0 for step in steps) % 2
         return Path(-found.score if negative else found.score, tuple(steps))
 

@@ -36,7 +36,7 @@ def tree(circuit: Circuit, width: int = 100) -> str:
             arrow = "reads" if inward else "writes to"
             lines.append(_cut(f"{root}  {_label(nodes[root])}  {arrow}", width))
             _branch(lines, root, "", 1, below, nodes, {root}, width)
-    line = footer(circuit.edges)
+    line = footer(circuit.edges, "connection")
     return "\n".join([*lines, "", line] if line else lines)
 
 

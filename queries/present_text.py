@@ -7,6 +7,7 @@ import math
 import textwrap
 import unicodedata
 from collections.abc import Iterable, Mapping
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,17 @@ from queries.resolve import spans
 
 WIDTH = 100
 _BAR = 8
-_WHOLE = {"key", "set", "model", "source", "target", "run", "name", "command", "key_a", "key_b", "build"}
+_WHOLE = {"key", "set_key", "set", "model", "source", "target", "run", "name", "command", "key_a", "key_b", "build"}
 """Columns that are never cut: one types them again."""
 _PLAIN_NUMBERS = {"layer", "idx", "rank", "depth", "hops", "token_id", "source_layer", "target_layer"}
+
+
+_SOURCES = {
+    "tokens": "its strongest tokens",
+    "logits": "the tokens it promotes",
+    "weak": "its strongest tokens, none of which stands out",
+}
+"""What a label is made from, in words."""
 
 
 def table(frame: pd.DataFrame, width: int = WIDTH) -> str:
@@ -42,12 +51,12 @@ def table(frame: pd.DataFrame, width: int = WIDTH) -> str:
     )
 
 
-def footer(frame: pd.DataFrame) -> str:
+def footer(frame: pd.DataFrame, noun: str = "row") -> str:
     """What the rows rest on, in a line: their order, whether they are complete, set and run, or why there are none."""
     attrs = frame.attrs
     parts = []
     if len(frame) and "weight" in attrs:
-        parts.append(f"{len(frame):,} {_plural('row', len(frame))} by {attrs.get('score') or _order(attrs['weight'])}")
+        parts.append(f"{len(frame):,} {_plural(noun, len(frame))} by {attrs.get('score') or _order(attrs['weight'])}")
     if attrs.get("complete") is True and "weight" in attrs and len(frame):
         parts.append("complete")
     if "note" in attrs and len(frame):
@@ -166,7 +175,8 @@ def number(value: float, kind: str = "") -> str:
     if kind == "z":
         return f"{value:+.1f}".replace("-", "−")
     if kind == "share":
-        return f"{100 * value:.2g} %" if 0 < abs(value) < 0.001 else f"{100 * value:.1f} %"
+        percent = 100 * abs(value)
+        return "<0.01 %" if 0 < percent < 0.005 else f"{percent:.{1 if percent >= 0.1 else 2}f} %"
     return f"{value:.4g}".replace("-", "−", 1) if value < 0 else f"{value:.4g}"
 
 
@@ -194,10 +204,10 @@ def _cell(name: str, value: Any, token: bool) -> str:
 def _list(values: list[Any]) -> str:
     """Layers as spans, equal counts as one."""
     if values and all(isinstance(value, int | np.integer) for value in values):
-        if len(values) > 1 and len(set(values)) == 1:
-            return f"{len(values)} × {values[0]:,}"
-        if sorted(set(values)) == values:
+        if len(values) > 1 and sorted(set(values)) == values:
             return spans(values)
+        runs = [(value, len(list(group))) for value, group in groupby(values)]
+        return ", ".join(f"{times} × {value:,}" if times > 1 else f"{value:,}" for value, times in runs)
     return ", ".join(visible(value) if isinstance(value, str) else number(value) for value in values)
 
 
@@ -230,8 +240,7 @@ def _title(card: Mapping[str, Any]) -> tuple[str, str]:
         models = ", ".join(card["models"])
         return f"token {card['token_id']:,} of the vocabulary {visible(card['vocabulary'])}", f"of {visible(models)}"
     where = f"layer {card['layer']} of {card['layers']} · feature {card['idx']:,} of {card['features']:,}"
-    source = "its strongest tokens" if card["label_source"] == "tokens" else f"from {visible(card['label_source'])}"
-    return where, source
+    return where, _SOURCES.get(card["label_source"], f"from {visible(card['label_source'])}")
 
 
 def _column(head: str, frame: pd.DataFrame, room: int, *, logits: bool, short: bool) -> list[str]:

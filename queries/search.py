@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -18,10 +19,28 @@ if TYPE_CHECKING:
 
 COLUMNS = {"key": "text", "layer": "int", "label": "text", "text": "text", "score": "float", "matched_by": "text"}
 
-LABEL = 10.0
-"""What a match in a label or description counts for, in deviations: the z of a token that a feature clearly reads."""
+LABEL = 5.0
+"""What the word at the head of a label counts for, in deviations: the z of a token that clearly stands out."""
+WEAK = 0.25
+"""How much of that counts where the label itself says it is not to be leaned on (``~ …``)."""
+INNER = 0.8
+"""How nearly a token says a word when no space goes before it: most such tokens continue another word."""
+PART = 0.6
+"""How much of a word a token must hold to stand for it where no token says it."""
 _TOKENS = 12
 _LEAST_MATCHES = 500
+
+
+@dataclass
+class _Evidence:
+    """What speaks for which feature, before the features of tokens are looked up."""
+
+    labels: dict[str, tuple[str, str, float]] = field(default_factory=dict)
+    """feature to what matched, by what (label or description), and how well (0 to 1)"""
+    tokens: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """token to its text and how nearly it says what was asked (0 to 1)"""
+    kind: str = "token"
+    """token, or part where no token says the word"""
 
 
 def search(
@@ -30,14 +49,15 @@ def search(
     """Features for a word or phrase, the best first.
 
     ``by="text"``: two kinds of evidence are added. *Token*: the z of the feature's connection from a token that says
-    the word, times how nearly it says it (1 for the word itself in any case, 6/7 for "rabbits" where "rabbit" is
-    asked); the best such token counts. *Label*: 10 times the score of the match in the feature's label or a
-    description, best match = 1. So the features that read the word most exclusively come first, those whose label
-    only mentions it last.
+    the word, times how nearly it says it (1 in any case after a space, 0.8 without one, 6/7 for "rabbits" where
+    "rabbit" is asked); the best such token counts. *Label*: 5 where the word heads the feature's label, 5/2 in second
+    place, 5/3 in third, a quarter of that in a weak label (``~ …``); in a description, 5 times the score of the match,
+    best match = 1. So the features that read the word most exclusively come first, those that only mention it last.
+    Where no token says the word, the tokens that hold most of it stand for it ("abbit"), and ``attrs["note"]`` says so.
     ``by="token"``: only the features that a token excites, by z; ``text`` is the token's text, or its key.
     ``model``, ``set``: only their features.
 
-    Columns ``key, layer, label, text`` (what matched), ``score`` (deviations), ``matched_by`` (token, label,
+    Columns ``key, layer, label, text`` (what matched), ``score`` (deviations), ``matched_by`` (token, part, label,
     description, or two of them). ``attrs["complete"]`` is False where more matched than were looked at.
     Raises BadKey, BadSetting.
     """
@@ -49,16 +69,19 @@ def search(
     if not text.strip():
         frame, whole, note = rows([], COLUMNS), True, "nothing to search for: the text is blank"
     elif by == "token":
-        tokens = dict.fromkeys(_tokens_that_say(graph, text, model, set), 1.0)
-        frame, whole = _rank(graph, {}, tokens, k, scope), False
+        said = _Evidence(tokens={key: (shown, 1.0) for key, shown in _tokens_that_say(graph, text, model, set)})
+        frame, whole = _rank(graph, said, k, scope), False
         note = "of the connections that are kept" if len(frame) else f"no feature reads {text!r} among what is kept"
     else:
         limit = max(_LEAST_MATCHES, 20 * k) * scope.share
         hits = graph.fulltext(text, limit=limit)
-        labelled, tokens = _evidence(hits, text)
-        frame, whole = _rank(graph, labelled, tokens, k, scope), len(hits) < limit
-        note = "" if len(frame) else f"nothing says {text!r}" + scope.where
-        note = note or ("" if whole else f"the best of the first {limit:,} matches")
+        said = _evidence(hits, text)
+        note = "" if said.tokens else _add_parts(graph, said, text, vocabularies_of(graph, set, model))
+        frame, whole = _rank(graph, said, k, scope), len(hits) < limit
+        if frame.empty:
+            note = f"nothing says {text!r}{scope.where}"
+        elif not whole:
+            note = f"the best of the first {limit:,} matches"
     frame.attrs = {"score": "deviations", "by": by, "complete": whole}
     if model is not None or set is not None:
         frame.attrs |= {"model": model, "set": scope.set}
@@ -84,49 +107,67 @@ class _Scope:
         return f"{owner}/{layer_and_name.partition('-')[2]}" in self.names
 
 
-def _evidence(hits: pd.DataFrame, text: str) -> tuple[dict[str, tuple[str, str, float]], dict[str, float]]:
-    """From matches of words: features with what matched, by what, and how well; tokens with how nearly they say it."""
-    labelled: dict[str, tuple[str, str, float]] = {}
-    tokens: dict[str, float] = {}
+def _evidence(hits: pd.DataFrame, text: str) -> _Evidence:
+    found = _Evidence()
     best = max(hits["score"].tolist(), default=0.0)
+    tokens: dict[str, tuple[str, float]] = {}
     for hit in hits.to_dict("records"):
-        if hit["type"] == "Feature":
-            found = (hit["text"], hit["matched_by"], hit["score"] / best if best > 0 else 1.0)
-            if hit["key"] not in labelled or labelled[hit["key"]][2] < found[2]:
-                labelled[hit["key"]] = found
-        elif hit["type"] == "Token":
-            tokens[hit["key"]] = _closeness(hit["text"], text)
-    nearest = sorted(tokens.items(), key=lambda item: (-item[1], item[0]))[:_TOKENS]
-    return labelled, dict(nearest)
+        if hit["type"] == "Token":
+            tokens[hit["key"]] = (hit["text"], _nearness(hit["text"], text))
+        elif hit["type"] == "Feature":
+            by_label = hit["matched_by"] == "label"
+            quality = _place(hit["text"], text) if by_label else hit["score"] / best if best > 0 else 1.0
+            if found.labels.get(hit["key"], ("", "", -1.0))[2] < quality:
+                found.labels[hit["key"]] = (hit["text"], hit["matched_by"], quality)
+    nearest = sorted(tokens.items(), key=lambda item: (-item[1][1], item[0]))[:_TOKENS]
+    found.tokens = dict(nearest)
+    return found
 
 
-def _closeness(token: str, asked: str) -> float:
+def _place(label: str, asked: str) -> float:
+    """1 where the word is in the first of a label's words, 1/2 in the second, and so on."""
+    words = [word.casefold() for word in label.split(",")]
+    first = next((at for at, word in enumerate(words) if asked.strip().casefold() in word), len(words))
+    return (WEAK if label.startswith("~") else 1.0) / (1 + first)
+
+
+def _nearness(token: str, asked: str) -> float:
     said, wanted = token.strip().casefold(), asked.strip().casefold()
-    if said == wanted:
-        return 1.0
-    longer = max(len(said), len(wanted))
-    return min(len(said), len(wanted)) / longer if said.startswith(wanted) or wanted.startswith(said) else 0.5
+    shorter, longer = sorted((len(said), len(wanted)))
+    alike = shorter / longer if longer and (said.startswith(wanted) or wanted.startswith(said)) else 0.5
+    return alike * (1.0 if token.startswith(" ") else INNER)
 
 
-def _rank(
-    graph: Store, labelled: dict[str, tuple[str, str, float]], tokens: dict[str, float], k: int, scope: _Scope
-) -> pd.DataFrame:
+def _add_parts(graph: Store, found: _Evidence, text: str, vocabularies: list[str] | None) -> str:
+    """Let the tokens that hold most of a word stand for it; returns what to tell the reader."""
+    word = text.strip().lower()
+    if any(char.isspace() for char in word):
+        return ""
+    for row in records(graph, "tokens_within", text=f" {word}"):
+        share = len(row["text"].strip()) / len(word)
+        if share > PART and (vocabularies is None or row["vocabulary"] in vocabularies):
+            found.tokens[row["key"]] = (row["text"], share)
+    found.kind = "part"
+    parts = ", ".join(dict.fromkeys(repr(said) for said, _ in found.tokens.values()))
+    return f"no token says {word!r}: by its part {parts}" if parts else ""
+
+
+def _rank(graph: Store, said: _Evidence, k: int, scope: _Scope) -> pd.DataFrame:
     found: dict[str, dict[str, Any]] = {}
     # The first k of the scope are among the first k of each of its sets.
     restricted = scope.names if scope.where else [""]
-    for token, nearness in tokens.items():
-        said = str(records(graph, "token", key=token)[0]["text"])
+    for token, (text, nearness) in said.tokens.items():
         for set_key in restricted:
             for row in records(graph, "token_features", key=token, set=set_key, sign=1, limit=max(k, 50)):
                 score = nearness * row["z"]
                 if score > found.get(row["key"], {"score": 0.0})["score"]:
-                    shown = {"layer": row["layer"], "label": row["label"], "text": said}
-                    found[row["key"]] = {**shown, "score": score, "matched_by": "token"}
-    for key, (text, matched_by, score) in labelled.items():
+                    shown = {"layer": row["layer"], "label": row["label"], "text": text}
+                    found[row["key"]] = {**shown, "score": score, "matched_by": said.kind}
+    for key, (text, matched_by, quality) in said.labels.items():
         if key not in scope:
             continue
         known = found.setdefault(key, {"text": text, "score": 0.0, "matched_by": ""})
-        known["score"] += LABEL * score
+        known["score"] += LABEL * quality
         known["matched_by"] = f"{matched_by}+{known['matched_by']}".strip("+")
     best = sorted(found.items(), key=lambda item: (-item[1]["score"], item[0]))[:k]
     for key, row in best:
@@ -136,19 +177,20 @@ def _rank(
     return rows([(key, *(row[name] for name in list(COLUMNS)[1:])) for key, row in best], COLUMNS)
 
 
-def _tokens_that_say(graph: Store, text: str, model: str | None, set: str | None) -> list[str]:
-    """Tokens by key, by exact text, or by the word with or without a space before it."""
+def _tokens_that_say(graph: Store, text: str, model: str | None, set: str | None) -> list[tuple[str, str]]:
+    """Tokens (key and text) by key, by exact text, or by the word with or without a space before it."""
     if text.startswith(("tok:", "token:")):
         reference = parse(text)
         if isinstance(reference, TokenKey):
-            return [resolve(graph, reference).key]
+            node = resolve(graph, reference)
+            return [(node.key, node.label)]
         text = reference.text if isinstance(reference, TokenText) else text
     vocabularies = vocabularies_of(graph, set, model)
     for forms in ((text,), (f" {text.strip()}", text.strip())):
         found = [row for form in dict.fromkeys(forms) for row in records(graph, "tokens_by_text", text=form)]
-        own = [row["key"] for row in found if vocabularies is None or row["vocabulary"] in vocabularies]
+        own = [row for row in found if vocabularies is None or row["vocabulary"] in vocabularies]
         if own:
-            return own
+            return [(row["key"], row["text"]) for row in own]
     raise BadKey(f"no token says {text[:80]!r}; `atlas search` without by token looks for words")
 
 

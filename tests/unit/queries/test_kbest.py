@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -108,3 +109,19 @@ def test_equal_scores_do_not_explode():
     assert len({one.nodes for one in found}) == 50
     assert {one.score for one in found} == {1.0}
     assert found == kbest.best_paths(case.graph(), 0, case.links(END), 100, combine=np.minimum, neutral=np.inf)[:50]
+
+
+@settings(max_examples=150, deadline=None)
+@given(case=cases(), max_edges=st.none() | st.integers(1, 6))
+def test_the_total_is_the_sum_over_every_path(case: Case, max_edges: int | None):
+    begin = case.links(START) if case.start == START else case.start
+
+    signed, absolute = kbest.total(case.graph(), begin, case.links(END), max_edges)
+
+    products = [
+        math.prod(walk.weights)
+        for walk in walks(case.edges, case.start, END)
+        if max_edges is None or len(walk.weights) <= max_edges
+    ]
+    assert signed == pytest.approx(sum(products), rel=1e-9, abs=1e-9)
+    assert absolute == pytest.approx(sum(map(abs, products)), rel=1e-9, abs=1e-9)

@@ -96,6 +96,27 @@ def test_a_path_tells_its_connections(asked: Asked):
     assert list(found["labels"]) == [" rabbit", *(labels[key] for key in found["keys"][1:-1]), '"']
 
 
+@pytest.mark.parametrize(("a", "b"), [(FEATURE, LATER), (TOKEN, LATER), (TOKEN, OTHER_TOKEN)])
+@pytest.mark.parametrize("max_hops", [None, 2])
+def test_the_total_says_how_much_of_all_paths_the_rows_carry(a: str, b: str, max_hops: int | None, asked: Asked):
+    end = "end " + b if b.startswith("tok:") else b
+    every = [
+        np.prod(walk.weights)
+        for walk in walks(edges(asked.toy, a, b, "product"), a, end)
+        if max_hops is None or len(walk.weights) <= max_hops
+    ]
+
+    found = queries.paths(asked.graph, a, b, k=4, max_hops=max_hops, total=True, set="toy/tc-40")
+
+    total = found.attrs["total"]
+    assert total["signed"] == pytest.approx(sum(every))
+    assert total["absolute"] == pytest.approx(sum(map(abs, every)))
+    assert total["part_of_signed"] == pytest.approx(found["score"].sum() / sum(every))
+    assert total["part_of_absolute"] == pytest.approx(found["score"].abs().sum() / sum(map(abs, every)))
+    with pytest.raises(BadSetting, match="no total of bottlenecks"):
+        queries.paths(asked.graph, a, b, score="bottleneck", total=True)
+
+
 def test_columns_and_types_are_the_same_with_and_without_paths(asked: Asked):
     some = queries.paths(asked.graph, FEATURE, LATER)
     none = queries.paths(asked.graph, LATER, FEATURE)
