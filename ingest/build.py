@@ -27,14 +27,14 @@ import torch
 
 from atlas import schema
 from atlas.builds import folder as builds_folder
-from atlas.errors import BadBuild, BadSetting
+from atlas.errors import AtlasError, BadBuild, BadModel, BadSetting, BadTranscoder
 from atlas.model import MODEL_NAME, SET_NAME
 from atlas.provenance import Run
 from atlas.staging import STATS_COLUMNS, Build, open_build
 from ingest import nodes
 from ingest.assemble import Assembly, decide_columns
 from ingest.edges import Group, Keep, Pool, compute, rules, spread
-from ingest.edges.tiles import Floors
+from ingest.edges.tiles import Floors, NotFinite
 from ingest.folding import Vectors
 from ingest.parts import Parts, Unit
 from ingest.plan import Plan, Sizes, estimate, units
@@ -233,19 +233,17 @@ def _compute(job: Job, todo: list[Unit], sizes: Sizes, parts: Parts, pool: Pool,
 
 def _not_finite(unit: Unit, error: NotFinite, sizes: Sizes) -> AtlasError:
     """Which vector it is, in the reader's words."""
-    if error.side == "row" and unit.kind in ("ACTIVATES", "FEEDS", "PROMOTES"):
-        layer, row = sizes.layers[unit.layer], unit.first + error.index
-        what = "write" if unit.kind == "PROMOTES" else "read"
-        return BadTranscoder(
-            f"layer {layer}: the {what} vector of feature {row} is not finite, or too long for float32; "
-            "look at its weights and the norm's gain"
-        )
-    if unit.kind == "FEEDS":
-        return BadTranscoder(
-            f"a layer before {sizes.layers[unit.layer]}: the write vector of feature {error.index} is not finite, or too long for float32"
-        )
-    what = "logit" if unit.kind == "PROMOTES" or error.side == "row" else "token"
-    return BadModel(f"the vector of {what} {error.index} is not finite, or too long for float32; look at its weights")
+    how = "is not finite, or too long for float32"
+    of_rows = error.side == "row"
+    if unit.kind == "logits" or (not of_rows and unit.kind != "FEEDS"):
+        what = "token" if unit.kind == "ACTIVATES" or (unit.kind == "logits" and not of_rows) else "logit"
+        return BadModel(f"the vector of {what} {error.index} {how}; look at the embedding and the final norm's gain")
+    writes = unit.kind == "PROMOTES" or not of_rows
+    layer = sizes.layers[unit.layer if of_rows else error.group]
+    idx = error.index + (unit.first if of_rows else 0)
+    return BadTranscoder(
+        f"layer {layer}: what feature {idx} {'writes' if writes else 'reads'} {how}; look at its weights and its gains"
+    )
 
 
 def _columns(unit: Unit) -> list[int]:

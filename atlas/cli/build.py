@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import click
@@ -82,11 +83,28 @@ def ingest(
 @click.command()
 @worker
 @click.argument("build")
-def load(store: str | None, quiet: bool, build: str) -> None:
-    """Load a finished build into a store; needs no torch."""
-    from atlas import builds
+@click.option("--offline", is_flag=True, help="Neo4j: through its importer, which rewrites all sets and restarts it.")
+@click.option(
+    "--files",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="With --offline: only write the importer's files there and print the call, for a server elsewhere.",
+)
+def load(store: str | None, quiet: bool, build: str, offline: bool, files: Path | None) -> None:
+    """Load a finished build into a store; needs no torch.
 
-    _load(builds.find(build), store, quiet)
+    For a Neo4j server it says first which way is quicker, over the network or offline, and why.
+    """
+    from atlas import builds, settings
+    from atlas.cli import importing
+
+    if files is not None and not offline:
+        raise click.UsageError("--files goes with --offline")
+    found = builds.find(build)
+    if offline:
+        return importing.load(found, store, files, quiet)
+    if not quiet and settings.is_address(settings.load(store).store):
+        importing.say_which_way(found, store)
+    _load(found, store, quiet)
 
 
 @click.command()

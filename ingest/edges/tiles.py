@@ -73,6 +73,8 @@ class NotFinite(ValueError):
     def __init__(self, side: str, index: int) -> None:
         super().__init__(f"{side} {index} is not finite, or too long for float32")
         self.side, self.index = side, index
+        self.group = 0
+        """of its columns, where several are computed"""
 
 
 @dataclass(frozen=True)

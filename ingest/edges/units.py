@@ -26,7 +26,7 @@ from torch import Tensor
 from ingest.edges import kernels
 from ingest.edges.moments import Spread, moments
 from ingest.edges.pool import Pool
-from ingest.edges.tiles import Floors, Found, Product, Wanted, scan
+from ingest.edges.tiles import Floors, Found, NotFinite, Product, Wanted, scan
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,11 @@ def compute(
         if group.spread is not None:
             mean, std = moments(rows, group.vectors, group.spread, pool)
         known = replace(floors[g] if floors else Floors(), row_z=best.floor)
-        product = Product(rows, group.vectors, mean, std)
+        try:
+            product = Product(rows, group.vectors, mean, std)
+        except NotFinite as error:
+            error.group = g
+            raise
         found = scan(product, rules.wanted, pool, floors=known, device=device, tile=tile)
         statistics.append((mean, std, found.row_l1))
         result.col_l1.append(found.col_l1)

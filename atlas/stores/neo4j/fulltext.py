@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-INDEX = "atlas_text"
+INDEX = "atlas_words"
 DDL = (
     f"CREATE FULLTEXT INDEX {INDEX} IF NOT EXISTS FOR (n:Feature|Description|Token) ON EACH [n._words] "
     "OPTIONS {indexConfig: {`fulltext.analyzer`: 'whitespace'}}"

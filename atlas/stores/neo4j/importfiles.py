@@ -6,24 +6,27 @@ name nodes by row number, so a file of theirs is written again with those moved,
 
 from __future__ import annotations
 
+import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from atlas import schema
 from atlas.observed import observed
-from atlas.staging import WEIGHTED, Build
+from atlas.staging import NODE_FILES, WEIGHTED, Build
 from atlas.stores import Progress
 from atlas.stores.neo4j.fulltext import words
 from atlas.stores.neo4j.load import ledger
-from atlas.stores.neo4j.state import FORMAT
+from atlas.stores.neo4j.state import DDL, FORMAT
 
 DATABASE = "neo4j"
+_ROWS = 10_000
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,26 @@ def words_of(table: pa.Table, label: str) -> pa.Array | None:
     """What search finds the nodes of a table by; None where it finds none of them."""
     text = {"Feature": "label", "Token": "text"}.get(label)
     return pa.array([words(one) for one in table[text].to_pylist()], pa.string()) if text else None
+
+
+def empty_texts(builds: Sequence[Build]) -> dict[tuple[str, str], list[str]]:
+    """Keys of nodes with an empty text, by label and property: the importer takes an empty text for an absent one."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for build in map(observed, builds):
+        for label in NODE_FILES:
+            table = build.nodes(label)
+            columns = {field.name: table[field.name] for field in table.schema if field.type == pa.string()}
+            if (worded := words_of(table, label)) is not None:
+                columns["_words"] = worded
+            for name, column in columns.items():
+                keys = table["key"].filter(pc.equal(column, "")).to_pylist()  # type: ignore[attr-defined]
+                found.setdefault((label, name), []).extend(keys)
+    return {where: keys for where, keys in found.items() if keys}
+
+
+def restoring(label: str, name: str) -> str:
+    """Cypher that makes a property of the nodes ``$keys`` the empty text."""
+    return f"UNWIND $keys AS key MATCH (n:{label} {{key: key}}) SET n.`{name}` = ''"
 
 
 class Files:
@@ -77,7 +100,16 @@ class Files:
         arguments = ("database", "import", "full", DATABASE, *options, *self._arguments)
         plan = Plan(self._folder, arguments, self._nodes, edges)
         (self._folder / "import.txt").write_text(plan.call + "\n")
+        (self._folder / "after.cypher").write_text("".join(f"{statement};\n" for statement in self._after()))
         return plan
+
+    def _after(self) -> Iterator[str]:
+        """What the importer leaves out, for ``cypher-shell``: constraints, indexes, empty texts."""
+        yield from DDL
+        yield "CALL db.awaitIndexes(3600)"
+        for (label, name), keys in empty_texts(self._builds).items():
+            for first in range(0, len(keys), _ROWS):
+                yield restoring(label, name).replace("$keys", json.dumps(keys[first : first + _ROWS]))
 
     def _all_tokens(self) -> None:
         """One vocabulary once, from the build that has most of it."""

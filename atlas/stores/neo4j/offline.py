@@ -11,16 +11,14 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-
-import pyarrow as pa
-import pyarrow.compute as pc
+from typing import Any
 
 from atlas.errors import BadBuild, NoAtlas, NoSpace, StoreError
-from atlas.observed import observed
 from atlas.server import Server
-from atlas.staging import NODE_FILES, Build
+from atlas.staging import Build
 from atlas.stores import Progress
 from atlas.stores.neo4j import importfiles
+from atlas.stores.neo4j.doctor import staged
 from atlas.stores.neo4j.importfiles import DATABASE, Plan
 from atlas.stores.neo4j.store import Neo4jStore
 
@@ -30,20 +28,48 @@ RESTART_SECONDS = 30.0
 """what each way costs, an edge and a restart, on two cores; only their ratio matters here"""
 
 
-def quicker(builds: Sequence[Build], loaded: set[str]) -> tuple[str, str]:
-    """``online`` or ``offline``, whichever puts these builds on a server sooner, and why in one line.
+def quicker(new: int, all_of_them: int) -> tuple[str, str]:
+    """``online`` or ``offline``, whichever puts new edges on a server sooner, and why in one line.
 
-    ``loaded``: ids of the builds that the server has already; online, only the others are sent.
+    ``all_of_them``: edges that the server will hold then; offline rewrites every one.
     """
-    total = sum(build.n_edges for build in builds)
-    new = sum(build.n_edges for build in builds if build.id not in loaded)
     online = new * ONLINE_MICROSECONDS * 1e-6
-    offline = total * OFFLINE_MICROSECONDS * 1e-6 + RESTART_SECONDS
+    offline = all_of_them * OFFLINE_MICROSECONDS * 1e-6 + RESTART_SECONDS
     way = "online" if online <= offline else "offline"
     return way, (
-        f"{way} is quicker: online sends {new:,} new edges in about {_spoken(online)}; "
-        f"offline rewrites all {total:,} and restarts the server in about {_spoken(offline)}"
+        f"{way} is quicker here: online sends {new:,} new edges in about {_spoken(online)}, "
+        f"offline rewrites all {all_of_them:,} and restarts the server in about {_spoken(offline)}"
     )
+
+
+def advice(store: Neo4jStore, build: Build) -> str:
+    """Which way is quicker for one more build, and why."""
+    held = sum(count for key, count in _held(store, "ACTIVATES + a.FEEDS + a.PROMOTES").items() if key != build.set_key)
+    return quicker(build.n_edges, held + build.n_edges)[1]
+
+
+def together(store: Neo4jStore, build: Build) -> list[Build]:
+    """A build, and those of all other sets that a server holds: what an import must be made of.
+
+    Raises StoreError where one of them is not on this machine.
+    """
+    names = [name for key, name in _held(store, "build").items() if key != build.set_key]
+    found = {name: staged(name) for name in names}
+    if absent := sorted(name for name, one in found.items() if one is None):
+        raise StoreError(
+            f"an import replaces the whole database, so it needs the builds of all its sets, and {', '.join(absent)} "
+            "is not on this machine; load online, or ingest it again"
+        )
+    return [build, *(one for one in found.values() if one is not None)]
+
+
+def _held(store: Neo4jStore, column: str) -> dict[str, Any]:
+    """One thing the server remembers of each set; nothing where there is no atlas yet."""
+    try:
+        rows = store.run(f"MATCH (a:AtlasSet) RETURN a.key AS key, a.{column} AS found")
+    except NoAtlas:
+        return {}
+    return dict(zip(rows["key"], rows["found"], strict=True))
 
 
 def write(builds: Sequence[Build], folder: Path, progress: Progress) -> Plan:
@@ -74,7 +100,7 @@ def install(server: Server, builds: Sequence[Build], progress: Progress, *, keep
         server.stop()
         _swap(scratch.home.path / "data", server.home.path / "data")
         server.start()
-        with _opened(server) as store:
+        with opened(server) as store:
             finish(store, builds)
     finally:
         shutil.rmtree(scratch.home.path, ignore_errors=True)
@@ -88,7 +114,7 @@ def install(server: Server, builds: Sequence[Build], progress: Progress, *, keep
 def finish(store: Neo4jStore, builds: Sequence[Build]) -> None:
     """What the importer leaves out: constraints, indexes, empty texts, descriptions. For any server, once it runs."""
     store.create()
-    store.restore_empty_texts({label: _empty(builds, label) for label in NODE_FILES})
+    store.restore_empty_texts(importfiles.empty_texts(builds))
     for build in builds:
         store.describe(build)
 
@@ -97,11 +123,8 @@ def _refuse_to_lose(server: Server, given: set[str]) -> None:
     if not (server.home.path / "data" / "databases" / DATABASE).exists():
         return
     server.start()
-    try:
-        with _opened(server) as store:
-            held = set(store.run("MATCH (s:TranscoderSet) RETURN s.key AS key")["key"])
-    except NoAtlas:
-        return
+    with opened(server) as store:
+        held = set(_held(store, "build"))
     if lost := sorted(held - given):
         raise StoreError(
             f"importing replaces the whole database, and {', '.join(lost)} would be lost; "
@@ -109,7 +132,8 @@ def _refuse_to_lose(server: Server, given: set[str]) -> None:
         )
 
 
-def _opened(server: Server) -> Neo4jStore:
+def opened(server: Server) -> Neo4jStore:
+    """A local server's store, for writing."""
     return Neo4jStore(server.address, password=server.home.password, read_only=False, timeout=600)
 
 
@@ -145,20 +169,6 @@ def _swap(fresh: Path, data: Path) -> None:
             new.rename(old)
     for old in aside:
         shutil.rmtree(old)
-
-
-def _empty(builds: Sequence[Build], label: str) -> dict[str, list[str]]:
-    """Keys of the nodes whose texts are empty, by property: the importer takes an empty text for an absent one."""
-    found: dict[str, list[str]] = {}
-    for build in map(observed, builds):
-        table = build.nodes(label)
-        words = ("_words", *(field.name for field in table.schema if field.type == pa.string()))
-        for name in words:
-            column = importfiles.words_of(table, label) if name == "_words" else table[name]
-            if column is not None:
-                keys = table["key"].filter(pc.equal(column, "")).to_pylist()  # type: ignore[attr-defined]
-                found.setdefault(name, []).extend(keys)
-    return {name: keys for name, keys in found.items() if keys}
 
 
 def _refuse_twins(builds: Sequence[Build]) -> None:

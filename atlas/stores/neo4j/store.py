@@ -19,6 +19,7 @@ from atlas.stores import Progress
 from atlas.stores.neo4j import connection, describe, doctor, fetched, fulltext, load, publish, readonly, state, sweep
 from atlas.stores.neo4j.connection import OUT_OF_MEMORY, Place
 from atlas.stores.neo4j.frames import frame
+from atlas.stores.neo4j.importfiles import restoring
 
 if TYPE_CHECKING:
     from atlas.stores.adjacency import Adjacency
@@ -118,14 +119,12 @@ class Neo4jStore:
                 self._load(writer, seen, show)
 
     @_writes
-    def restore_empty_texts(self, keys: Mapping[str, Mapping[str, list[str]]]) -> None:
-        """Set text properties to the empty text: ``{label: {property: [key, …]}}``; an importer drops them."""
+    def restore_empty_texts(self, found: Mapping[tuple[str, str], list[str]]) -> None:
+        """Make text properties the empty text: keys by label and property; an importer drops them."""
         with state.writing(self._driver, self._database, self.address, "finishing an import") as writer:
-            for label, properties in keys.items():
-                for name, nodes in properties.items():
-                    for first in range(0, len(nodes), _ROWS):
-                        query = f"UNWIND $keys AS key MATCH (n:{label} {{key: key}}) SET n.`{name}` = ''"
-                        writer.run(query, keys=nodes[first : first + _ROWS])
+            for (label, name), keys in found.items():
+                for first in range(0, len(keys), _ROWS):
+                    writer.run(restoring(label, name), keys=keys[first : first + _ROWS])
 
     @_writes
     def remove(self, model: str, set: str | None = None, progress: Progress | None = None) -> int:

@@ -119,7 +119,10 @@ def test_another_vocabulary_by_the_same_name_is_refused(folder: Path, old: toy.T
     monkeypatch.setattr(toy, "WORDS", tuple(reversed(toy.WORDS)))
     other = toy.write(tmp_path / "other", model="other", **SMALL)
 
-    with stores.open_store(folder, read_only=False) as store, pytest.raises(BadBuild, match="another vocabulary under the name toy-words"):
+    with (
+        stores.open_store(folder, read_only=False) as store,
+        pytest.raises(BadBuild, match="another vocabulary under the name toy-words"),
+    ):
         store.add(other.build)
 
 
