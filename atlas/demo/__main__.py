@@ -19,9 +19,14 @@ from atlas.errors import AtlasError, NoAtlas
 WORD = "queen"
 
 
+def quoted(argument: str) -> str:
+    """An argument as a person would type it for a shell."""
+    return f'"{argument}"' if "'" in argument else shlex.quote(argument)
+
+
 def run(*arguments: str) -> None:
     """Print a command, then do it."""
-    click.secho(f"\n$ atlas {shlex.join(arguments)}", bold=True)
+    click.secho(f"\n$ atlas {' '.join(map(quoted, arguments))}", bold=True)
     cli.main(args=list(arguments), prog_name="atlas", standalone_mode=False)
 
 
@@ -52,7 +57,7 @@ def main() -> None:
     last = strongest_last_feature()
     run("card", first)
     run("circuit", last)
-    run("paths", f"token:' {WORD}'", last, "-k", "3")
+    run("paths", f"token:' {WORD.title()}'", last, "-k", "3")
     place = settings.load().home
     click.secho(f"\nThat took {time.perf_counter() - start:.0f} s. The atlas is in {place}. To go on:", bold=True)
     click.echo(f"  export ATLAS_HOME={shlex.quote(str(place))}; . .venv/bin/activate")
