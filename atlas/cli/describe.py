@@ -74,22 +74,33 @@ def describe(store: str | None, quiet: bool, name: str, **given: Any) -> None:
 
 
 @click.command("export")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @click.argument("name", metavar="MODEL[/SET]")
-@click.option("--format", "form", type=click.Choice(["weightlens", "neuronpedia", "csv", "parquet"]), required=True)
-@click.option("--run", help="This run; the newest if not said.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["parquet", "graphml", "neo4j-import", "weightlens", "neuronpedia", "csv"]),
+    required=True,
+)
+@click.option("--run", help="With descriptions: this run; the newest if not said.")
 @click.option(
     "--method", help="With neuronpedia: descriptions by this method (default atlas); with tables: only these."
 )
 @click.argument("out", type=click.Path(path_type=Path))
-def export(name: str, form: str, run: str | None, method: str | None, out: Path) -> None:
-    """Write descriptions for other tools.
+def export(quiet: bool, name: str, form: str, run: str | None, method: str | None, out: Path) -> None:
+    """Write a set's graph or its descriptions for other tools.
 
-    weightlens and neuronpedia write a folder, csv and parquet a file with one row a description.
+    The graph: parquet writes a folder of tables, graphml a file, neo4j-import a folder for Neo4j's own importer.
+    Descriptions: weightlens and neuronpedia write a folder; OUT.csv and OUT.parquet are one row a description.
     """
     from atlas import builds, descriptions
     from atlas.exchange import neuronpedia, tables, weightlens
 
     build = builds.find(name)
+    if form in ("graphml", "neo4j-import") or (form == "parquet" and out.suffix != ".parquet"):
+        if run or method:
+            raise click.UsageError("--run and --method go with descriptions")
+        return _export_graph(build, form, out, quiet)
     if form == "weightlens":
         files = weightlens.write(weightlens.newest(build, run), out)
     elif form == "neuronpedia":
@@ -100,6 +111,24 @@ def export(name: str, form: str, run: str | None, method: str | None, out: Path)
             raise BadSetting(f"{out} does not end in .{form}")
         files = [tables.write(build, chosen, out)]
     click.echo("\n".join(map(str, files)))
+
+
+def _export_graph(build: Build, form: str, out: Path, quiet: bool) -> None:
+    from atlas.exchange import graphs
+
+    with progress(quiet) as show:
+        if form == "neo4j-import":
+            from atlas.stores.neo4j import offline
+
+            plan = offline.write([build], out, show or _silent)
+            click.echo(f"with an empty database, on the server's machine:\n  {plan.call}\nstart it, then:")
+            return click.echo(f"  cypher-shell -f {out}/after.cypher")
+        (graphs.parquet if form == "parquet" else graphs.graphml)(build, out, show or _silent)
+    click.echo(str(out))
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
 
 
 @click.command("import")
