@@ -11,9 +11,9 @@ what the rows rest on (:mod:`queries.answers`)::
         queries.circuit(graph, "bunny/3-tc-1k/80").edges
 
 What is there: :func:`models`, :func:`sets`. Nodes: :func:`search`, :func:`similar`, :func:`card`, :func:`resolve`.
-Neighbours: :func:`inputs`, :func:`outputs`, :func:`common`, :func:`matrix`. Further: :func:`circuit`, :func:`paths`.
-Evidence: :func:`examples`, :func:`fired`, :func:`fired_edges`, :func:`run_of`. In Cypher: :func:`catalog`,
-:func:`query`, :func:`query_text`, :func:`cypher`.
+Neighbours: :func:`inputs`, :func:`outputs`, :func:`common`, :func:`matrix`. Further: :func:`circuit`, :func:`paths`,
+:func:`reach`. Evidence: :func:`examples`, :func:`fired`, :func:`fired_edges`, :func:`run_of`. In
+Cypher: :func:`catalog`, :func:`query`, :func:`query_text`, :func:`cypher`.
 
 Wherever a node is asked for, any text that :func:`atlas.model.parse` reads will do, or a FeatureKey or TokenKey.
 """
@@ -26,6 +26,7 @@ from queries.evidence import examples, fired, fired_edges, run_of
 from queries.matrices import matrix
 from queries.neighbours import inputs, outputs
 from queries.paths import paths
+from queries.reach import reach
 from queries.resolve import Node, resolve
 from queries.search import search
 from queries.shared import common
@@ -49,6 +50,7 @@ __all__ = [
     "paths",
     "query",
     "query_text",
+    "reach",
     "resolve",
     "run_of",
     "search",

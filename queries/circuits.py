@@ -13,7 +13,7 @@ from queries import cuts
 from queries.answers import Envelope, choice, count, rows, smallest
 from queries.held import Held, envelope, held
 from queries.neighbours import Filter, around
-from queries.paths import find
+from queries.paths import Asked, find
 from queries.resolve import Key, Node, resolve, resolve_all
 
 if TYPE_CHECKING:
@@ -188,20 +188,10 @@ def _between(graph: Store, roots: list[Node], end: Node, depth: int, width: int,
     notes: list[str] = []
     used: list[Held] = []
     for root in roots:
-        found, own, note, _ = find(
-            graph,
-            root.key,
-            end.key,
-            k=depth * width,
-            score="product",
-            max_hops=depth,
-            sign="both",
-            least=least,
-            set=None,
-        )
-        used += own
-        notes += [note] if note else []
-        for path in found:
+        answer = find(graph, root.key, end.key, Asked(depth * width, max_hops=depth, least=least))
+        used += answer.sets
+        notes += [answer.note] if answer.note else []
+        for path in answer.paths:
             for step in path.steps:
                 growing.edges[step.source, step.target, step.type] = (step.weight, step.z, step.share)
             for place, key in enumerate(path.keys):

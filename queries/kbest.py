@@ -14,13 +14,12 @@ how that node's own best paths are ordered; so the same graph always gives the s
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-START = -1
-"""Stands for a start that is no node of the graph, such as a token."""
+from queries.layered import START, Graph, Links
 
 _DENSE = 0.3
 """From this part of a layer on, all of it is read in one go instead of row by row."""
@@ -29,54 +28,13 @@ _ROWS_AT_ONCE = 2048
 
 
 @dataclass(frozen=True)
-class Links:
-    """Connections that begin or end at one place: node numbers ascending, strengths, and which are negative."""
-
-    node: np.ndarray
-    """int [n]"""
-    strength: np.ndarray
-    """float64 [n], not negative; 0 is no connection"""
-    negative: np.ndarray
-    """bool [n]"""
-
-
-@dataclass(frozen=True)
-class Graph:
-    """Connections into each node, by rows. Nodes are numbered layer by layer; sources of a row ascend."""
-
-    offsets: np.ndarray
-    """int64 [n_nodes + 1]"""
-    source: np.ndarray
-    """int32 [n_edges]"""
-    strength: Callable[[slice | np.ndarray], np.ndarray]
-    """of some edges: float64, not negative; 0 is no connection"""
-    negative: Callable[[slice | np.ndarray], np.ndarray]
-    """of some edges: bool"""
-    first: Sequence[int]
-    """number of the first node of each layer, and the number of nodes"""
-
-    def row(self, node: int) -> Links:
-        """What leads into one node."""
-        span = slice(int(self.offsets[node]), int(self.offsets[node + 1]))
-        return Links(self.source[span], self.strength(span), self.negative(span))
-
-    def edges_of(self, nodes: np.ndarray) -> np.ndarray:
-        """Positions of the edges into some nodes, row after row; int64."""
-        begins = self.offsets[nodes]
-        counts = self.offsets[nodes + 1] - begins
-        ends = np.cumsum(counts)
-        return np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(begins - (ends - counts), counts)
-
-    def layer_of(self, node: int) -> int:
-        return int(np.searchsorted(self.first, node, side="right")) - 1
-
-
-@dataclass(frozen=True)
 class Found:
     """One path: its score (not negative) and its nodes; the first is START where the start is no node."""
 
     score: float
     nodes: tuple[int, ...]
+    links: tuple[int, ...]
+    """where each connection stands: among the links from the start, the edges of the graph, the links to the end"""
 
 
 def best_paths(
@@ -89,19 +47,23 @@ def best_paths(
     neutral: float = 1.0,
     sign: int = 0,
     max_edges: int | None = None,
+    min_edges: int = 1,
 ) -> list[Found]:
     """The ``k`` best paths from a node, or from a start outside with these links into the graph, to an end.
 
     ``end``: the links that lead to it. ``combine``: np.multiply or np.minimum, with its ``neutral`` element.
-    ``sign``: 1 or -1 for paths with an even or an odd number of negative connections, 0 for all. ``max_edges``: at
-    most so many connections. Paths of score 0 are none. Best first, ties as the module says.
+    ``sign``: 1 or -1 for paths with an even or an odd number of negative connections, 0 for all. ``max_edges``,
+    ``min_edges``: at most and at least so many connections. Paths of score 0 are none. Best first, ties as the module
+    says.
     """
-    return _Search(graph, start, end, k, combine, neutral, sign, max_edges).run()
+    return _Search(graph, start, end, k, combine, neutral, sign, max_edges, min_edges).run()
 
 
-def total(graph: Graph, start: int | Links, end: Links, max_edges: int | None = None) -> tuple[float, float]:
+def total(
+    graph: Graph, start: int | Links, end: Links, max_edges: int | None = None, min_edges: int = 1
+) -> tuple[float, float]:
     """The sum of the products over *all* paths, by the same pass: with their signs, and of their absolute values."""
-    search = _Search(graph, start, end, 1, np.multiply, 1.0, 1, max_edges, gather=np.add)
+    search = _Search(graph, start, end, 1, np.multiply, 1.0, 1, max_edges, min_edges, gather=np.add)
     if not search.reaches:
         return 0.0, 0.0
     search.bound()
@@ -109,16 +71,45 @@ def total(graph: Graph, start: int | Links, end: Links, max_edges: int | None = 
     return even - odd, even + odd
 
 
+def from_one(
+    graph: Graph,
+    start: int | Links,
+    *,
+    combine: np.ufunc = np.multiply,
+    neutral: float = 1.0,
+    gather: np.ufunc = np.maximum,
+    max_edges: int | None = None,
+) -> np.ndarray:
+    """What one node reaches: for every node, from paths with an even and with an odd number of negative connections.
+
+    float64 [2, n_nodes]; the score of the best such path (``gather`` np.maximum), or the sum over all (np.add);
+    0 where none leads. Conditions on the graph hold for what lies between.
+    """
+    everything = np.arange(graph.first[-1])
+    end = Links(everything, np.full(len(everything), neutral), np.zeros(len(everything), bool))
+    limit = None if max_edges is None else max_edges + 1
+    search = _Search(graph, start, end, 1, combine, neutral, 1, limit, gather=gather)
+    if search.reaches:
+        search.bound()
+        if limit is not None:
+            return gather.reduce(search.best[1:])
+        reached = search.best[0]
+        if search.outside is None:
+            reached[0, search.start] = 0
+        return reached
+    return np.zeros((2, graph.first[-1]))
+
+
 @dataclass
 class _Ranking:
     """A state's paths so far, best first, and the heap of candidates for the next."""
 
-    found: list[tuple[float, State | None, int]] = field(default_factory=list)
-    """score, the state before, and which of its paths"""
-    waiting: list[tuple[float, int, int, int, float]] = field(default_factory=list)
-    """minus the score, the node before, its edges so far, the rank of its path, the strength of the link"""
-    negative: dict[int, bool] = field(default_factory=dict)
-    """whether the link from a node is negative; filled only where signs are asked for"""
+    found: list[tuple[float, State | None, int, int]] = field(default_factory=list)
+    """score, the state before, which of its paths, and where the connection stands"""
+    waiting: list[tuple[float, int, int, int, int]] = field(default_factory=list)
+    """minus the score, the node before, its edges so far, which of the links, the rank of the path before it"""
+    links: Links | None = None
+    """what leads here from other nodes"""
 
 
 State = tuple[int, int, int]
@@ -137,6 +128,7 @@ class _Search:
         neutral: float,
         sign: int,
         max_edges: int | None,
+        min_edges: int = 1,
         gather: np.ufunc = np.maximum,
     ) -> None:
         self.graph, self.end, self.k, self.combine, self.neutral = graph, end, k, combine, neutral
@@ -146,12 +138,15 @@ class _Search:
         self.start = START if isinstance(start, Links) else start
         self.parities = 2 if sign else 1
         self.wanted = 1 if sign < 0 else 0
-        self.limit = max_edges
-        """a path to the end has at most so many edges, or any number"""
-        self.entry: dict[int, tuple[float, bool]] = {}
+        self.limit = len(graph.first) if max_edges is None and min_edges > 1 else max_edges
+        """a path to the end has at most so many edges, or any number; no path has more than a step to each layer, and
+        one from the last"""
+        self.least = min_edges
+        self.entry: dict[int, list[int]] = {}
+        """the links from outside into each node"""
         if self.outside is not None:
-            links = zip(self.outside.node, self.outside.strength, self.outside.negative, strict=True)
-            self.entry = {int(node): (float(strength), bool(negative)) for node, strength, negative in links}
+            for at in np.flatnonzero(self.outside.strength > 0):
+                self.entry.setdefault(int(self.outside.node[at]), []).append(int(at))
         self.best: list[np.ndarray] = []
         """by edges so far (one entry, if unlimited): float64 [n_parities, n_nodes]; 0 where no path leads"""
         self.rankings: dict[State, _Ranking] = {}
@@ -163,7 +158,7 @@ class _Search:
         found = []
         while len(found) < self.k and self._nth(_END, len(found)):
             score = self.rankings[_END].found[len(found)][0]
-            found.append(Found(score, self._nodes(_END, len(found))))
+            found.append(Found(score, *self._trace(len(found))))
         return found
 
     @property
@@ -174,7 +169,7 @@ class _Search:
     @property
     def levels(self) -> Sequence[int]:
         """Numbers of edges that the last node before the end may be away from the start; 0 if unlimited."""
-        return range(len(self.best)) if self.limit is not None else (0,)
+        return range(self.least - 1, len(self.best)) if self.limit is not None else (0,)
 
     def at_end(self, level: int, parity: int) -> np.ndarray:
         """Scores at the end through each of the links that lead to it."""
@@ -253,13 +248,13 @@ class _Search:
             for begin in range(0, len(nodes), _ROWS_AT_ONCE):
                 some = nodes[begin : begin + _ROWS_AT_ONCE]
                 counts = self.graph.offsets[some + 1] - self.graph.offsets[some]
-                self._reduce(before, after, some, self.graph.edges_of(some), counts)
+                self._reduce(before, after, layer, some, self.graph.edges_of(some), counts)
         else:
             begin, stop = self.graph.first[layer], self.graph.first[layer + 1]
             for low in range(begin, stop, _ROWS_AT_ONCE):
                 some = np.arange(low, min(low + _ROWS_AT_ONCE, stop))
                 span = slice(int(self.graph.offsets[low]), int(self.graph.offsets[some[-1] + 1]))
-                self._reduce(before, after, some, span, np.diff(self.graph.offsets[low : some[-1] + 2]))
+                self._reduce(before, after, layer, some, span, np.diff(self.graph.offsets[low : some[-1] + 2]))
         if entering and self.outside is not None:
             first, last = self.graph.first[layer], self.graph.first[layer + 1]
             inside = (self.outside.node >= first) & (self.outside.node < last)
@@ -269,7 +264,13 @@ class _Search:
                 self.gather.at(after[parity], self.outside.node[mine], entered)
 
     def _reduce(
-        self, before: np.ndarray, after: np.ndarray, nodes: np.ndarray, edges: slice | np.ndarray, counts: np.ndarray
+        self,
+        before: np.ndarray,
+        after: np.ndarray,
+        layer: int,
+        nodes: np.ndarray,
+        edges: slice | np.ndarray,
+        counts: np.ndarray,
     ) -> None:
         """The best of each row. ``counts``: edges of each of the nodes, whose rows lie one after another."""
         filled = counts > 0
@@ -277,7 +278,7 @@ class _Search:
             return
         begins = (np.cumsum(counts) - counts)[filled]
         source = self.graph.source[edges]
-        strength = self.graph.strength(edges)
+        strength = self.graph.permitted(source, self.graph.strength(edges), layer)
         if self.parities == 1:
             scores = self.combine(before[0].take(source, mode="clip"), strength)
             after[0, nodes[filled]] = self.gather.reduceat(scores, begins)
@@ -298,49 +299,53 @@ class _Search:
         while len(ranking.found) <= n:
             if not ranking.waiting:
                 return False
-            score, node, edges, rank, strength = heapq.heappop(ranking.waiting)
+            score, node, edges, at, rank = heapq.heappop(ranking.waiting)
             if node == START:
-                ranking.found.append((-score, None, 0))
+                ranking.found.append((-score, None, 0, at))
                 continue
-            before = self._before(state, node, edges, ranking)
-            ranking.found.append((-score, before, rank))
+            assert ranking.links is not None
+            parity = self.wanted if state == _END else state[1]
+            if self.parities == 2 and ranking.links.negative[at]:
+                parity = 1 - parity
+            before = (node, parity, edges)
+            ranking.found.append((-score, before, rank, at))
             if self._nth(before, rank + 1):
+                strength = float(ranking.links.strength[at])
                 following = float(self.combine(self.rankings[before].found[rank + 1][0], strength))
                 if following > 0:
-                    heapq.heappush(ranking.waiting, (-following, node, edges, rank + 1, strength))
+                    heapq.heappush(ranking.waiting, (-following, node, edges, at, rank + 1))
         return True
 
-    def _before(self, state: State, node: int, edges: int, ranking: _Ranking) -> State:
-        parity = self.wanted if state == _END else state[1]
-        if self.parities == 2 and ranking.negative[node]:
-            parity = 1 - parity
-        return node, parity, edges
-
     def _first(self, state: State) -> _Ranking:
-        """A state's ranking with the best path through each of its best sources waiting."""
+        """A state's ranking with the best path through each of its best links waiting."""
         node, parity, edges = state
         if node == self.start and (self.limit is None or edges == 0):
-            return _Ranking(found=[(self.neutral, None, 0)] if parity == 0 else [])
+            return _Ranking(found=[(self.neutral, None, 0, -1)] if parity == 0 else [])
         ranking = _Ranking()
         if state == _END:
             parity, links, levels = self.wanted, self.end, self.levels
         else:
             links = self.graph.row(node)
             levels = (edges - 1,) if self.limit is not None else (0,)
-            entry = self.entry.get(node)
-            enters = self.limit is None or edges == 1
-            if entry is not None and enters and (self.parities == 1 or entry[1] == bool(parity)):
-                ranking.waiting.append((-float(self.combine(self.neutral, entry[0])), START, 0, 0, entry[0]))
+            if self.limit is None or edges == 1:
+                ranking.waiting = [self._entering(at) for at in self.entry.get(node, ()) if self._enters(at, parity)]
+        ranking.links = links
         for level in levels:
             scores = self._through(links, level, parity)
             # Of these, only the k best can be part of the k best paths; the sort is stable, so ties go by node.
             order = np.argsort(-scores, kind="stable")[: self.k]
             for at in order[scores[order] > 0]:
-                source = int(links.node[at])
-                ranking.waiting.append((-float(scores[at]), source, level, 0, float(links.strength[at])))
-                ranking.negative[source] = bool(links.negative[at])
+                ranking.waiting.append((-float(scores[at]), int(links.node[at]), level, int(at), 0))
         heapq.heapify(ranking.waiting)
         return ranking
+
+    def _enters(self, at: int, parity: int) -> bool:
+        assert self.outside is not None
+        return self.parities == 1 or bool(self.outside.negative[at]) == bool(parity)
+
+    def _entering(self, at: int) -> tuple[float, int, int, int, int]:
+        assert self.outside is not None
+        return -float(self.combine(self.neutral, self.outside.strength[at])), START, 0, at, 0
 
     def _through(self, links: Links, level: int, parity: int) -> np.ndarray:
         """Scores by each of some links, with one parity of negative connections, from nodes of one level."""
@@ -349,14 +354,19 @@ class _Search:
             values = np.where(links.negative, self.best[level][1 - parity][links.node], values)
         return self.combine(values, links.strength)
 
-    def _nodes(self, state: State, rank: int) -> tuple[int, ...]:
-        """The nodes of a found path, from the start; the end itself is not among them."""
+    def _trace(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The nodes of a found path, from the start (the end itself is not among them), and its connections."""
         nodes: list[int] = []
-        at: State | None = state
-        while at is not None:
-            if at != _END:
-                nodes.append(at[0])
-            _, at, rank = self.rankings[at].found[rank]
+        links: list[int] = []
+        state: State | None = _END
+        while state is not None:
+            _, before, rank, at = self.rankings[state].found[rank]
+            if state != _END:
+                nodes.append(state[0])
+            if before is not None or self.outside is not None:
+                row = 0 if state == _END or before is None else int(self.graph.offsets[state[0]])
+                links.append(row + at)
+            state = before
         if self.outside is not None:
             nodes.append(START)
-        return tuple(reversed(nodes))
+        return tuple(reversed(nodes)), tuple(reversed(links))

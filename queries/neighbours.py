@@ -251,7 +251,7 @@ def _cut(by: str, bound: float) -> str:
 
 
 def _filter(of: str, k: int, by: str, sign: str, least: float | None, layer: str | int | None, live: bool) -> Filter:
-    first, last = _layer_range(layer)
+    first, last = layer_range(layer)
     return Filter(
         choice("of", of, OF),
         count("k", k),
@@ -264,7 +264,7 @@ def _filter(of: str, k: int, by: str, sign: str, least: float | None, layer: str
     )
 
 
-def _layer_range(layer: str | int | None) -> tuple[int, int]:
+def layer_range(layer: str | int | None) -> tuple[int, int]:
     if layer is None:
         return 0, LAST_LAYER
     match = re.fullmatch(r"\s*([0-9]{1,6})\s*(?:-\s*([0-9]{1,6})\s*)?", str(layer), re.ASCII)

@@ -83,7 +83,18 @@ def paths_text(frame: pd.DataFrame, width: int = WIDTH) -> str:
             left = f"     {_pad(key, room)}  {_pad(weight, 8, right=True)}  "
             lines.append((left + cut(text, max(12, width - cell_len(left)))).rstrip())
         blocks.append("\n".join(lines))
+    if total := frame.attrs.get("total"):
+        blocks.append(_total(total))
     return "\n".join(blocks)
+
+
+def _total(total: Mapping[str, float | None]) -> str:
+    """What all paths sum to, and the part that those above carry."""
+    said = [f"all paths sum to {_signed(total['signed'])}" if total["signed"] is not None else "all paths"]
+    said.append(f"in absolute value {number(total['absolute'])}" if total["absolute"] is not None else "")
+    if (part := total["part_of_absolute"]) is not None:
+        said.append(f"of which these carry {part:.1%}")
+    return "\n" + ", ".join(filter(None, said))
 
 
 def card_text(card: Mapping[str, Any], width: int = WIDTH) -> str:

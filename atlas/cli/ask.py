@@ -1,4 +1,4 @@
-"""Questions about nodes and what connects them: search, card, inputs, outputs, common, circuit, paths."""
+"""Questions about nodes and what connects them: search, card, inputs, outputs, common, circuit, paths, reach."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ _BY = click.option(
     help="Order.",
 )
 _OF = click.option("--of", type=click.Choice(["all", "features", "tokens"]), default="all", show_default=True)
+_SCORE = click.option(
+    "--score", type=click.Choice(["product", "share", "bottleneck"]), default="product", show_default=True
+)
+_AVOID = click.option("--avoid", multiple=True, metavar="PLACE", help="A feature or layers to leave out; repeatable.")
+_EDGES = click.option("--min", "minimum", type=click.FloatRange(min=0), help="Only edges of this abs(z) or more.")
 
 
 @click.command()
@@ -131,19 +136,61 @@ def circuit(
 @click.command()
 @question
 @click.argument("source", metavar="A")
-@click.argument("target", metavar="B")
+@click.argument("targets", metavar="B…", nargs=-1, required=True)
 @_SET
 @click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="How many.")
-@click.option("--score", type=click.Choice(["product", "share", "bottleneck"]), default="product", show_default=True)
+@_SCORE
+@click.option("--min-hops", type=click.IntRange(min=1), default=1, show_default=True, help="At least so many edges.")
 @click.option("--max-hops", type=click.IntRange(min=1), help="At most so many edges.")
+@click.option(
+    "--through", multiple=True, metavar="PLACE", help="A feature or layer that every path visits; repeatable."
+)
+@_AVOID
 @_SIGN
-def paths(output: Output, source: str, target: str, set_key: str | None, **options: Any) -> None:
-    """The exact best paths from A to B, each a feature or a token."""
+@_EDGES
+@click.option("--total", is_flag=True, help="Also how much of what all paths carry these carry.")
+def paths(
+    output: Output,
+    source: str,
+    targets: tuple[str, ...],
+    set_key: str | None,
+    minimum: float | None,
+    through: tuple[str, ...],
+    avoid: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """The exact best paths from A to B, each a feature or a token; to any of several B."""
     import queries
     from queries import present
 
+    ends = targets[0] if len(targets) == 1 else list(targets)
     with opened(output) as graph:
-        answer(output, queries.paths(graph, source, target, set=set_key, **options), text=present.paths_text)
+        found = queries.paths(
+            graph, source, ends, set=set_key, min=minimum, through=list(through), avoid=list(avoid), **options
+        )
+        answer(output, found, text=present.paths_text)
+
+
+@click.command()
+@question
+@click.argument("key")
+@_SET
+@_COUNT
+@click.option("--by", type=click.Choice(["best", "total"]), default="best", show_default=True, help="Path, or all.")
+@_SCORE
+@click.option("--max-hops", type=click.IntRange(min=1), help="By paths of at most so many edges.")
+@_AVOID
+@_SIGN
+@_EDGES
+@click.option("--layer", metavar="A-B", help="Only features of these layers.")
+def reach(
+    output: Output, key: str, set_key: str | None, minimum: float | None, avoid: tuple[str, ...], **options: Any
+) -> None:
+    """The features that a node reaches most, over all paths."""
+    import queries
+
+    with opened(output) as graph:
+        answer(output, queries.reach(graph, key, set=set_key, min=minimum, avoid=list(avoid), **options))
 
 
 def _width() -> int:

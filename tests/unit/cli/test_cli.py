@@ -55,6 +55,7 @@ QUESTIONS = {
     "outputs": ["KEY"],
     "common": ["KEY", "OTHER"],
     "paths": ["OTHER", "KEY"],
+    "reach": ["OTHER"],
     "doctor": [],
 }
 
@@ -140,6 +141,19 @@ def test_the_cypher_shown_is_the_cypher_that_answers(run, small: toy.Toy, store:
 
     assert "MATCH" in script
     assert first(small) in script
+
+
+def test_paths_take_several_ends_and_conditions(run, small: toy.Toy):
+    keys = small.keys("Feature")
+    start, middle, ends = keys[0], keys[20], [keys[-1], keys[-2]]
+
+    _, plain, _ = run("paths", start, *ends, "--through", middle, "--avoid", "1", "--max-hops", "3", "--json")
+    _, written, _ = run("paths", start, *ends, "--through", middle, "--min", "0.1", "--total")
+
+    rows = json.loads(plain)["rows"]
+    assert rows
+    assert all(middle in row["keys"] and row["keys"][-1] in ends and row["hops"] <= 3 for row in rows)
+    assert "all paths sum to" in written
 
 
 def test_a_circuit_is_written_in_every_format(run, small: toy.Toy):

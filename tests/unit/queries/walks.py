@@ -20,16 +20,16 @@ class Walk(Generic[T]):
         return math.prod(1 if weight > 0 else -1 for weight in self.weights)
 
 
-def walks(edges: Mapping[tuple[T, T], float], start: T, end: T) -> Iterator[Walk[T]]:
-    """All paths from start to end in a graph without cycles."""
+def walks(edges: Mapping[tuple[T, T], float], start: T, end: T | None = None) -> Iterator[Walk[T]]:
+    """All paths from start to end, or to anywhere, in a graph without cycles."""
     leaving: dict[T, list[tuple[T, float]]] = {}
     for (source, target), weight in edges.items():
         leaving.setdefault(source, []).append((target, weight))
 
     def onward(walk: Walk[T]) -> Iterator[Walk[T]]:
-        if walk.nodes[-1] == end and walk.weights:
+        if walk.weights and end in (None, walk.nodes[-1]):
             yield walk
-        elif walk.nodes[-1] != end or not walk.weights:
+        if end is None or walk.nodes[-1] != end or not walk.weights:
             for target, weight in leaving.get(walk.nodes[-1], []):
                 yield from onward(Walk((*walk.nodes, target), (*walk.weights, weight)))
 
