@@ -25,7 +25,9 @@ The post norm stands in Gemma 2 and 3 only. :mod:`ingest.sources.hooks` says whi
 :mod:`ingest.folding` what each does to an edge.
 """
 
-from ingest.build import build, plan
+from ingest.build import build, plan, share
 from ingest.edges import Keep
+from ingest.plan import compared
+from ingest.ranks import Rank
 
-__all__ = ["Keep", "build", "plan"]
+__all__ = ["Keep", "Rank", "build", "compared", "plan", "share"]

@@ -7,7 +7,7 @@ Both go a span at a time, so memory is that of the widest layer however many the
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -20,26 +20,16 @@ from ingest.parts import Parts, Unit
 from ingest.plan import Sizes
 from ingest.writer import Writer
 
-_SPAN = 1 << 15
-"""columns that are merged at once"""
-
-
-@dataclass
-class Columns:
-    """What was decided over all units for the columns of FEEDS, by source layer."""
-
-    cut_z: list[np.ndarray] = field(default_factory=list)
-    """[n_features] each"""
-    cut_abs: list[np.ndarray] = field(default_factory=list)
-    """[n_features, n_layers] each"""
+_SPAN = 1 << 19
+"""columns of all units that are merged at once, each with a few dozen candidates"""
+_SHORTEST_SPAN = 1 << 10
 
 
 def decide_columns(
     parts: Parts, units: list[Unit], sizes: Sizes, keep: Keep, min_z: float | None, tick: Callable[[int], None]
-) -> Columns:
-    """Settle what columns keep, kind by kind, and note it in the parts."""
+) -> None:
+    """Settle what columns keep, kind by kind, and note it in the parts, with the cuts of FEEDS by source layer."""
     parts.forget_kept()
-    decided = Columns()
     tokens = list(rules("ACTIVATES", keep).col)
     for kind in ("ACTIVATES", "PROMOTES"):
         _decide(
@@ -48,10 +38,9 @@ def decide_columns(
     for source, n in enumerate(sizes.n_features):
         later = [unit for unit in units if unit.kind == "FEEDS" and unit.layer > source]
         overall, by_layer = [("z", keep.z)], [("abs", keep.per_layer)]
+        none = {"z": np.zeros(n, np.float32), "abs": np.zeros((n, len(sizes.layers)), np.float32)}
         cuts = _decide(parts, later, source, n, sizes.first[source], sizes, overall, by_layer, min_z, tick)
-        decided.cut_z.append(cuts.get("z", np.zeros(n, np.float32)))
-        decided.cut_abs.append(cuts.get("abs", np.zeros((n, len(sizes.layers)), np.float32)))
-    return decided
+        parts.save_cuts(source, none | cuts)
 
 
 def _decide(
@@ -69,12 +58,13 @@ def _decide(
     cuts: dict[str, list[np.ndarray]] = {}
     if not units:
         return {}
-    for first in range(0, n_cols, _SPAN):
-        last = min(first + _SPAN, n_cols)
+    step = max(_SHORTEST_SPAN, _SPAN // len(units))
+    for first in range(0, n_cols, step):
+        last = min(first + step, n_cols)
         found = [(unit.layer, parts.candidates(unit, group, first, last)) for unit in units]
         kept = merge(found, last - first, len(sizes.layers), overall, by_layer, min_z)
         col = kept.col + np.int32(first + first_col)
-        parts.save_kept(units[0].kind, group, first // _SPAN, kept.row, col, kept.weight)
+        parts.save_kept(units[0].kind, group, first // step, kept.row, col, kept.weight)
         for order, cut in kept.cuts.items():
             cuts.setdefault(order, []).append(cut)
         tick(last - first)
@@ -95,19 +85,18 @@ class Layer:
 class Assembly:
     """Writes edges, statistics and nodes of features, layer by layer."""
 
-    def __init__(self, parts: Parts, units: list[Unit], sizes: Sizes, columns: Columns, writer: Writer) -> None:
-        self.parts, self.units, self.sizes, self.columns, self.writer = parts, units, sizes, columns, writer
+    def __init__(self, parts: Parts, units: list[Unit], sizes: Sizes, writer: Writer) -> None:
+        self.parts, self.units, self.sizes, self.writer = parts, units, sizes, writer
         self.l1_out = [np.zeros(n) for n in sizes.n_features]
         self.logit_l1 = np.zeros(sizes.n_vocab)
         for unit in units:
-            stored = parts.statistics(unit)
             if unit.kind == "FEEDS":
                 for source in range(unit.layer):
-                    self.l1_out[source] += stored[f"col_l1_{source}"]
+                    self.l1_out[source] += parts.column_l1(unit, source)
             elif unit.kind == "PROMOTES":
-                self.logit_l1 += stored["col_l1_0"]
+                self.logit_l1 += parts.column_l1(unit, 0)
             elif unit.kind == "logits":
-                self.logit_l1[unit.first : unit.last] += stored["l1"][:, 0]
+                self.logit_l1[unit.first : unit.last] += parts.statistics(unit)["l1"][:, 0]
 
     def layer(self, position: int) -> Layer:
         """Write the edges of one layer's units and collect what they say of its features."""
@@ -120,8 +109,7 @@ class Assembly:
             if not units:
                 found[kind] = None
                 continue
-            names = [name for name in stored[0] if not name.startswith("col_")]
-            found[kind] = {name: np.concatenate([own[name] for own in stored]) for name in names}
+            found[kind] = {name: np.concatenate([own[name] for own in stored]) for name in stored[0]}
             if kind != "FEEDS":
                 outstanding[kind] = Outstanding(
                     *(np.concatenate([getattr(p, name) for p in pieces]) for name in ("row", "token", "z"))
@@ -155,6 +143,7 @@ class Assembly:
             return wide
 
         feeds = layer.feeds or {}
+        out = self.parts.cuts(position)
         into = layer.activates["l1"][:, 0] + (feeds["l1"].sum(axis=1) if feeds else 0.0)
         return nodes.LayerRows(
             label=names,
@@ -166,9 +155,9 @@ class Assembly:
             means_in=widen(feeds.get("mean")),
             stds_in=widen(feeds.get("std")),
             cut_in_z=feeds.get("cut_z", np.zeros(n)),
-            cut_out_z=self.columns.cut_z[position],
+            cut_out_z=out["z"],
             cuts_in=widen(feeds.get("cut_abs")),
-            cuts_out=self.columns.cut_abs[position],
+            cuts_out=out["abs"],
             cut_tokens=np.stack([layer.activates["cut_pos"][:, 0], layer.activates["cut_neg"][:, 0]]),
             cut_logits=np.stack([layer.promotes["cut_pos"][:, 0], layer.promotes["cut_neg"][:, 0]]),
         )

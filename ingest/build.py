@@ -3,18 +3,20 @@
 ::
 
     open        model weights, transcoders; hash what is read; the build's name
-    compute     every unit that is not there yet (ingest.edges, ingest.parts)
+    compute     every unit that is not there yet (ingest.computing, ingest.parts)
     decide      what columns keep, over all units
     write       edges, statistics, nodes, and last the manifest (ingest.writer)
 
 The only module that knows all steps. Stopped anywhere, the same call goes on; once finished, it returns what is there.
+Several processes may share the second step (:func:`share`); the last of them to finish does the rest.
 """
 
 from __future__ import annotations
 
+import resource
 import shutil
+import sys
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -27,25 +29,25 @@ import torch
 
 from atlas import schema
 from atlas.builds import folder as builds_folder
-from atlas.errors import AtlasError, BadBuild, BadModel, BadSetting, BadTranscoder
+from atlas.errors import BadBuild, BadSetting
 from atlas.model import MODEL_NAME, SET_NAME
 from atlas.provenance import Run
 from atlas.staging import STATS_COLUMNS, Build, open_build
 from ingest import nodes
 from ingest.assemble import Assembly, decide_columns
-from ingest.edges import Group, Keep, Pool, compute, rules, spread
-from ingest.edges.tiles import Floors, NotFinite
+from ingest.computing import Progress, compute_units
+from ingest.edges import Keep, Pool
 from ingest.folding import Vectors
 from ingest.parts import Parts, Unit
-from ingest.plan import Plan, Sizes, estimate, units
+from ingest.plan import COMPARED, Plan, Sizes, estimate, units
+from ingest.ranks import Rank
 from ingest.sources import open_transcoders
 from ingest.transcoder import SetInfo
 from ingest.weights import ModelWeights, open_model
 from ingest.writer import Writer
 
-Progress = Callable[[str, int, int], None]
 _STATISTICS = ("ACTIVATES", "FEEDS", "PROMOTES")
-_MILLION = 1_000_000
+_MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,33 @@ def build(
     """
     _refuse_pickles(allow_pickle)
     job = prepare(model, transcoders, name, layers, keep, min_z, device, home)
-    return _finished(job.path) or stage(job, progress)
+    done = _finished(job.path) or stage(job, progress)
+    assert done is not None  # only ranks leave anything to others
+    return done
+
+
+def share(
+    *,
+    rank: Rank,
+    model: Any,
+    transcoders: Any,
+    name: str | None = None,
+    layers: list[int] | None = None,
+    keep: Keep | None = None,
+    min_z: float | None = None,
+    device: str = "auto",
+    home: str | Path | None = None,
+    allow_pickle: bool = False,
+    progress: Progress | None = None,
+) -> Build | None:
+    """One rank's share of what :func:`build` does with the same arguments; ``home`` is one folder for all ranks.
+
+    The rank that finds every unit done writes the build and returns it, the others None. A rank that was lost is
+    started again with its number; :func:`build`, too, does whatever is missing. The files are those of one process.
+    """
+    _refuse_pickles(allow_pickle)
+    job = prepare(model, transcoders, name, layers, keep, min_z, device, home, rank.local)
+    return _finished(job.path) or stage(job, progress, rank)
 
 
 def plan(
@@ -125,6 +153,7 @@ def prepare(
     min_z: float | None,
     device: str,
     home: str | Path | None,
+    local: int = 0,
 ) -> Job:
     """Open and check everything that goes in."""
     keep = keep or Keep()
@@ -157,7 +186,7 @@ def prepare(
         keep=keep,
         min_z=min_z,
         run=run,
-        device=_device(device),
+        device=_device(device, local),
         path=builds_folder(home) / f"{model_name}-{set_name}-{run.id}",
         given={"model": _place(model), "transcoders": _place(transcoders)},
     )
@@ -169,129 +198,54 @@ def _place(spec: Any) -> str:
     return str(Path(spec).expanduser().resolve()) if Path(spec).expanduser().is_dir() else str(spec)
 
 
-def stage(job: Job, progress: Progress | None = None) -> Build:
-    """Compute what is missing and write the build."""
+def stage(job: Job, progress: Progress | None = None, rank: Rank | None = None) -> Build | None:
+    """Compute what is missing, or a rank's share of it, and write the build where every unit is there.
+
+    None where other ranks have still to compute theirs, or one of them is writing the build.
+    """
     started, clock = datetime.now(UTC), time.perf_counter()
     show = progress or (lambda what, done, total: None)
     sizes = Sizes.of(job.vectors)
     todo = units(sizes)
+    predicted = estimate(job.name, sizes, job.keep, job.min_z, device=job.device)
     parts = Parts(job.path / "work")
     with Pool() as pool:
-        _compute(job, todo, sizes, parts, pool, show)
-        _write(job, todo, sizes, parts, show)
-    temporary = parts.bytes
-    Writer(job.path).json(
-        "run.json",
-        {
-            "started": started.isoformat(timespec="seconds"),
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": round(time.perf_counter() - clock, 3),
-            "device": job.device,
-            "threads": torch.get_num_threads(),
-            "temporary_bytes": temporary,
-            **job.given,
-        },
-    )
+        compute_units(job, rank.share(todo) if rank else todo, sizes, parts, pool, show)
+        done = _finished(job.path)
+        if done or not all(parts.done(unit) for unit in todo):
+            return done
+        with parts.finishing(wait=rank is None) as ours:
+            done = _finished(job.path)
+            if done or not ours:
+                return done
+            before = time.perf_counter()
+            writer, about = _write(job, todo, sizes, parts, show)
+            seconds = sum(map(parts.seconds, todo)) + time.perf_counter() - before
+            writer.json(
+                "run.json",
+                {
+                    "started": started.isoformat(timespec="seconds"),
+                    "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+                    "seconds": round(time.perf_counter() - clock, 3),
+                    "device": job.device,
+                    "threads": torch.get_num_threads(),
+                    "predicted": {field: getattr(predicted, field) for field in COMPARED},
+                    "actual": {
+                        "seconds": round(seconds, 3),
+                        "edges": {kind: writer.rows(f"edges/{kind}/") for kind in _STATISTICS},
+                        "disk": sum(entry["bytes"] for entry in writer.files.values()),
+                        "temporary": parts.bytes,
+                        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_BYTES,
+                    },
+                    **job.given,
+                },
+            )
+            writer.finish(about)
     return _finished(job.path) or open_build(job.path)
 
 
-def _compute(job: Job, todo: list[Unit], sizes: Sizes, parts: Parts, pool: Pool, show: Progress) -> None:
-    total = -(-sum(unit.products for unit in todo) // _MILLION)
-    done = sum(unit.products for unit in todo if parts.done(unit))
-    floors: dict[tuple[str, int, int], Floors] = {}
-    show("edges (million products)", done // _MILLION, total)
-
-    def tick(products: int) -> None:
-        nonlocal done
-        done += products
-        show("edges (million products)", min(total, -(-done // _MILLION)), total)
-
-    for unit in todo:
-        if parts.done(unit):
-            continue
-        groups = [_group(job, unit, position, sizes, parts, pool) for position in _columns(unit)]
-        known = [floors.get((unit.kind, position, unit.layer), Floors()) for position in _columns(unit)]
-        rows = _rows(job, unit, sizes)[unit.first : unit.last]
-        first = unit.first + (0 if unit.kind == "logits" else sizes.first[unit.layer])
-        try:
-            result = compute(
-                rows,
-                first,
-                (make() for make in groups),
-                rules(unit.kind, job.keep, job.min_z),
-                pool,
-                floors=known,
-                device=job.device,
-                tick=tick,
-            )
-        except NotFinite as error:
-            raise _not_finite(unit, error, sizes) from error
-        parts.save(unit, result)
-        for position, floor in zip(_columns(unit), result.floors, strict=True):
-            _raise(floors, unit, position, floor, len(sizes.layers))
-
-
-def _not_finite(unit: Unit, error: NotFinite, sizes: Sizes) -> AtlasError:
-    """Which vector it is, in the reader's words."""
-    how = "is not finite, or too long for float32"
-    of_rows = error.side == "row"
-    if unit.kind == "logits" or (not of_rows and unit.kind != "FEEDS"):
-        what = "token" if unit.kind == "ACTIVATES" or (unit.kind == "logits" and not of_rows) else "logit"
-        return BadModel(f"the vector of {what} {error.index} {how}; look at the embedding and the final norm's gain")
-    writes = unit.kind == "PROMOTES" or not of_rows
-    layer = sizes.layers[unit.layer if of_rows else error.group]
-    idx = error.index + (unit.first if of_rows else 0)
-    return BadTranscoder(
-        f"layer {layer}: what feature {idx} {'writes' if writes else 'reads'} {how}; look at its weights and its gains"
-    )
-
-
-def _columns(unit: Unit) -> list[int]:
-    """The groups of columns that a unit meets: source layers by position, or the one vocabulary."""
-    return list(range(unit.layer)) if unit.kind == "FEEDS" else [0]
-
-
-def _rows(job: Job, unit: Unit, sizes: Sizes) -> torch.Tensor:
-    if unit.kind == "logits":
-        return job.vectors.logit_reads()
-    layer = sizes.layers[unit.layer]
-    return job.vectors.writes(layer) if unit.kind == "PROMOTES" else job.vectors.reads(layer)
-
-
-def _group(job: Job, unit: Unit, position: int, sizes: Sizes, parts: Parts, pool: Pool) -> Callable[[], Group]:
-    """Makes one group of columns when it is its turn."""
-
-    def make() -> Group:
-        if unit.kind == "FEEDS":
-            vectors, first, name = job.vectors.writes(sizes.layers[position]), sizes.first[position], f"{position:03}"
-        elif unit.kind == "PROMOTES":
-            vectors, first, name = job.vectors.logit_reads(), 0, "logits"
-        else:
-            vectors, first, name = job.vectors.token_writes(), 0, "tokens"
-        if unit.kind == "logits":
-            return Group(first, vectors)
-        return Group(first, vectors, parts.spread(name, lambda: spread(vectors, pool)))
-
-    return make
-
-
-def _raise(floors: dict[tuple[str, int, int], Floors], unit: Unit, position: int, found: Floors, n_layers: int) -> None:
-    """Note what columns have reached, for the units in which the same rule goes on."""
-    for layer in range(n_layers):
-        key = (unit.kind, position, layer)
-        before = floors.get(key, Floors())
-        same_layer = unit.kind != "FEEDS" or layer == unit.layer
-        floors[key] = Floors(
-            col_abs=_higher(before.col_abs, found.col_abs if same_layer else None),
-            col_z=_higher(before.col_z, found.col_z),
-        )
-
-
-def _higher(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
-    return b if a is None else a if b is None else np.maximum(a, b)
-
-
-def _write(job: Job, todo: list[Unit], sizes: Sizes, parts: Parts, show: Progress) -> None:
+def _write(job: Job, todo: list[Unit], sizes: Sizes, parts: Parts, show: Progress) -> tuple[Writer, dict[str, Any]]:
+    """All files but the manifest; returns what it is to say beside them."""
     what, n_layers = "writing (layers)", len(sizes.layers)
     total_columns = 2 * sizes.n_vocab + sum(sizes.n_features[:-1])
     merged = 0
@@ -301,9 +255,9 @@ def _write(job: Job, todo: list[Unit], sizes: Sizes, parts: Parts, show: Progres
         merged += columns
         show("merging (features and tokens)", merged, total_columns)
 
-    columns = decide_columns(parts, todo, sizes, job.keep, job.min_z, tick)
+    decide_columns(parts, todo, sizes, job.keep, job.min_z, tick)
     writer = Writer(job.path)
-    assembly = Assembly(parts, todo, sizes, columns, writer)
+    assembly = Assembly(parts, todo, sizes, writer)
     texts, bos = job.model.vocabulary.texts, job.model.bos_id
     with ExitStack() as stack:
         stats = {
@@ -320,24 +274,22 @@ def _write(job: Job, todo: list[Unit], sizes: Sizes, parts: Parts, show: Progres
         show(what, n_layers, n_layers)
     logits = [np.arange(sizes.n_vocab, dtype=np.int32), assembly.logit_l1]
     writer.table("stats/logits.parquet", pa.table(logits, schema=STATS_COLUMNS["logits"]))
-    n_edges = sum(entry["rows"] for file, entry in writer.files.items() if file.startswith("edges/"))
+    n_edges = writer.rows("edges/")
     cut = {**asdict(job.keep), "min_z": job.min_z}
     writer.table("nodes/Model.parquet", nodes.model(job.model_name, job.model))
     writer.table("nodes/Token.parquet", nodes.tokens(job.model.vocabulary.name, texts))
     writer.table("nodes/Run.parquet", nodes.run_node(job.run))
     set_node = nodes.transcoder_set(job.model_name, job.set_name, job.info, list(sizes.layers), cut, n_edges, job.run)
     writer.table("nodes/TranscoderSet.parquet", set_node)
-    writer.finish(
-        {
-            "run": job.run.id,
-            "code": job.run.code,
-            "model": {"name": job.model_name, **job.run.inputs["model"]},
-            "set": {"name": job.set_name, **job.run.inputs["set"]},
-            "settings": job.run.settings,
-            "layers": list(sizes.layers),
-            "features_per_layer": list(sizes.n_features),
-        }
-    )
+    return writer, {
+        "run": job.run.id,
+        "code": job.run.code,
+        "model": {"name": job.model_name, **job.run.inputs["model"]},
+        "set": {"name": job.set_name, **job.run.inputs["set"]},
+        "settings": job.run.settings,
+        "layers": list(sizes.layers),
+        "features_per_layer": list(sizes.n_features),
+    }
 
 
 def _finished(path: Path) -> Build | None:
@@ -365,9 +317,12 @@ def _names(name: str | None, model: str, set_: str) -> tuple[str, str]:
     return given, of_set
 
 
-def _device(asked: str) -> str:
+def _device(asked: str, local: int) -> str:
+    """``local``: which of a machine's accelerators, where that is left to us."""
+    if asked in ("auto", "cuda") and torch.cuda.is_available():
+        return f"cuda:{local % torch.cuda.device_count()}"
     if asked == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cpu"
     try:
         torch.empty(0, device=asked)
     except (RuntimeError, AssertionError) as error:

@@ -5,8 +5,10 @@ Units follow from the sizes alone, never from the machine, so that any machine s
 
 from __future__ import annotations
 
+import json
 import math
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
@@ -17,12 +19,17 @@ from ingest.edges import Keep
 from ingest.parts import Unit
 
 if TYPE_CHECKING:
+    from atlas.staging import Build
     from ingest.folding import Vectors
 
+COMPARED = ("seconds", "edges", "disk", "temporary", "memory")
+"""what a finished build says it was predicted, and what it was"""
 _UNIT_FLOP = 1.5e13
 """of one unit, about: a minute or two on a laptop is what an interruption may cost"""
 _BLOCK = 1024
 """rows of a unit are a multiple of it"""
+_BLOCKS = 32
+"""units of one kind and layer, at most: what their columns keep is stored for each of them"""
 _OVERHEAD = 1.15
 """whole build over bare product"""
 _EDGE_BYTES = 6.5
@@ -54,7 +61,7 @@ def units(sizes: Sizes) -> list[Unit]:
 
     def blocks(kind: str, layer: int, rows: int, cols: int) -> list[Unit]:
         flop = 2 * sizes.d_model * max(cols, 1)
-        step = max(_BLOCK, int(_UNIT_FLOP / flop) // _BLOCK * _BLOCK)
+        step = max(1, int(_UNIT_FLOP / flop) // _BLOCK, -(-rows // (_BLOCK * _BLOCKS))) * _BLOCK
         bounds = [*range(0, rows, step), rows]
         return [Unit(kind, layer, a, b, (b - a) * cols) for a, b in pairwise(bounds)]
 
@@ -123,8 +130,7 @@ def estimate(name: str, sizes: Sizes, keep: Keep, min_z: float | None, *, device
         for kind in edges:
             edges[kind] += int(beyond * sum(unit.products for unit in all_units if unit.kind == kind))
     total = sum(edges.values())
-    candidates = sum((keep.per_layer + keep.z + 2) * n[s] for s, _ in pairs)
-    candidates += 2 * len(n) * (keep.features_per_token + 1) * v
+    candidates, sums = _spilled(all_units, sizes, keep)
     return Plan(
         name=name,
         layers=len(n),
@@ -134,11 +140,44 @@ def estimate(name: str, sizes: Sizes, keep: Keep, min_z: float | None, *, device
         flop=flop,
         edges=edges,
         disk=int(total * _EDGE_BYTES + (count + v) * _NODE_BYTES),
-        temporary=_CANDIDATE_BYTES * candidates + 24 * total,
+        temporary=_CANDIDATE_BYTES * candidates + 8 * sums + 24 * total,
         memory=_memory(sizes, keep),
-        seconds=_OVERHEAD * flop / _speed(sizes.d_model, device) if calibrate else None,
+        seconds=_OVERHEAD * flop / _speed(sizes.d_model, device, flop) if calibrate else None,
         device=device,
     )
+
+
+def compared(build: Build) -> str:
+    """What a build did cost and what it was predicted to, for a person; empty for one of another version of ours."""
+    noted = json.loads((build.path / "run.json").read_text())
+    if "predicted" not in noted:
+        return ""
+    found, told = noted["actual"], noted["predicted"]
+    edges, most = (sum(said["edges"].values()) for said in (found, told))
+    return (
+        f"took {_duration(found['seconds'])} (predicted {_duration(told['seconds'])}), "
+        f"{edges:,} edges (at most {most:,}), {_size(found['disk'])} on disk ({_size(told['disk'])}), "
+        f"{_size(found['temporary'])} beside it while it was made ({_size(told['temporary'])}), "
+        f"{_size(found['memory'])} of memory ({_size(told['memory'])})"
+    )
+
+
+def _spilled(all_units: list[Unit], sizes: Sizes, keep: Keep) -> tuple[int, int]:
+    """How many candidates of columns all units hand out, and how many columns' sums.
+
+    The first unit of a layer offers every column its whole share. Of the n-th as many rows, one in n is among the
+    strongest so far.
+    """
+    candidates, sums, seen = 0.0, 0, Counter()
+    for unit in all_units:
+        columns = sum(sizes.n_features[: unit.layer]) if unit.kind == "FEEDS" else sizes.n_vocab
+        sums += columns
+        if unit.kind != "logits":
+            each = keep.per_layer + keep.z + 2 if unit.kind == "FEEDS" else keep.features_per_token + 1
+            key = (unit.kind, unit.layer)
+            seen[key] += 1
+            candidates += min(each / seen[key], unit.last - unit.first) * columns
+    return int(candidates), sums
 
 
 def _memory(sizes: Sizes, keep: Keep) -> int:
@@ -148,15 +187,17 @@ def _memory(sizes: Sizes, keep: Keep) -> int:
     return vectors + found + (600 << 20)
 
 
-def _speed(d_model: int, device: str) -> float:
-    """FLOP a second of the bare product, all threads, for about half a second."""
+def _speed(d_model: int, device: str, flop_to_do: float) -> float:
+    """FLOP a second of the bare product, all threads; half a second, or a hundredth of what there is to do."""
     a, b = torch.randn(2048, d_model, device=device), torch.randn(4096, d_model, device=device)
-    flop, done, start = 2.0 * len(a) * len(b) * d_model, 0, 0.0
-    while done < 4 or time.perf_counter() - start < 0.4:
+    flop, done, start, patience = 2.0 * len(a) * len(b) * d_model, 0, 0.0, 0.0
+    while done < 2 or time.perf_counter() - start < patience:
+        began = time.perf_counter()
         (a @ b.T)[0, 0].item()
         done += 1
         if done == 1:  # the first also starts threads and loads kernels
             start = time.perf_counter()
+            patience = min(0.4, 0.01 * (start - began) * flop_to_do / flop)
     return flop * (done - 1) / (time.perf_counter() - start)
 
 

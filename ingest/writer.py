@@ -59,10 +59,13 @@ class Writer:
         finally:
             beside.unlink(missing_ok=True)
 
+    def rows(self, prefix: str) -> int:
+        """Rows of all files so far whose name begins with ``prefix``."""
+        return sum(entry["rows"] for name, entry in self.files.items() if name.startswith(prefix))
+
     def finish(self, about: dict[str, Any]) -> None:
         """Write the manifest: from here on the build is there."""
-        manifest = {"format": FORMAT, **about, "files": self.files}
-        self.json("manifest.json", manifest)
+        self.json("manifest.json", {"format": FORMAT, **about, "files": self.files})
 
     def json(self, name: str, content: dict[str, Any]) -> None:
         beside = self.path / f".{name}-{os.getpid()}"

@@ -37,6 +37,8 @@ def sources(output: Output) -> None:
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:n]")
 @click.option("--dry-run", is_flag=True, help="Say what it would cost, and stop.")
 @click.option("--build-only", is_flag=True, help="Stage the build, load it nowhere.")
+@click.option("--slurm", type=click.IntRange(min=1), metavar="N", help="Stage the build as a Slurm array of N tasks.")
+@click.option("--slurm-set", multiple=True, metavar="KEY=VALUE", help="With --slurm: slurm_partition=gpu; repeat.")
 @click.option("--allow-pickle", is_flag=True, help="Read files that can carry code, with the code left out.")
 def ingest(
     store: str | None,
@@ -47,12 +49,14 @@ def ingest(
     name_as: str | None,
     dry_run: bool,
     build_only: bool,
+    slurm: int | None,
+    slurm_set: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Compute all connections of a model's features and load them.
 
     NAME is one that `atlas sources` lists, or give --model and --transcoders. A build that was interrupted goes on
-    where it stopped.
+    where it stopped. Started several times by torchrun, the processes share the work.
     """
     from atlas import releases
 
@@ -68,16 +72,42 @@ def ingest(
     if dry_run:
         click.echo(str(engine.plan(**asked)))
         return
+    if slurm is not None:
+        _submit(asked, slurm, slurm_set)
+        return
+    if slurm_set:
+        raise click.UsageError("--slurm-set goes with --slurm")
+    rank = engine.Rank.here()
     start = time.perf_counter()
     with progress(quiet) as show:
-        build = engine.build(**asked, progress=show)
+        build = engine.share(rank=rank, **asked, progress=show) if rank else engine.build(**asked, progress=show)
+    if build is None:
+        click.echo(f"rank {rank.rank} of {rank.of} has done its share; the last to finish writes the build")
+        return
     if not quiet:
         click.echo(
             f"{build.id}: {sum(build.features_per_layer):,} features, {build.n_edges:,} edges, "
             f"{build.bytes / 1e6:,.1f} MB in {time.perf_counter() - start:.1f} s"
         )
+        if line := engine.compared(build):
+            click.echo(line)
     if not build_only:
         _load(build, store, quiet)
+
+
+def _submit(asked: dict[str, Any], ranks: int, said: tuple[str, ...]) -> None:
+    from ingest import slurm
+
+    if any("=" not in pair for pair in said):
+        raise BadSetting("--slurm-set takes KEY=VALUE, such as slurm_partition=gpu or timeout_min=120")
+    pairs: dict[str, Any] = dict(pair.split("=", 1) for pair in said)
+    given = {key: int(value) if value.isdigit() else value for key, value in pairs.items()}
+    cluster = given.pop("cluster", None)
+    jobs = slurm.submit(asked, ranks, cluster=cluster, parameters=given)
+    click.echo(
+        f"{len(jobs)} tasks submitted: {', '.join(job.job_id for job in jobs)}; logs are in {jobs[0].paths.folder}. "
+        "The last to finish writes the build; `atlas builds` shows it, `atlas load` loads it."
+    )
 
 
 @click.command()

@@ -131,18 +131,20 @@ def compute(
     device: str = "cpu",
     tile: tuple[int, int] | None = None,
     tick: Callable[[int], None] | None = None,
+    spill: Callable[[int, Candidates], None] | None = None,
 ) -> Result:
     """Compute one unit.
 
     ``groups`` are taken one at a time, so that no more than one need be in memory. ``floors``, a group each, may spare
     candidates that an earlier unit has beaten. ``tick`` is told the number of products done since it was last called.
+    ``spill`` is given each group's candidates in place of the result, which then grows with the rows alone.
     """
     n = len(rows)
     result = Result.empty()
     statistics: list[tuple[np.ndarray, ...]] = []
     cuts: dict[str, list[np.ndarray]] = {order: [] for order, _ in rules.row}
-    parts: list[tuple[Found, np.ndarray, int]] = []
     best = _BestOfRows(n, rules.row_z)
+    kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for g, group in enumerate(groups):
         mean, std = np.zeros(n), np.zeros(n)
         if group.spread is not None:
@@ -161,64 +163,62 @@ def compute(
             cuts[order].append(_strongest(found.ptr, np.arange(len(keep)), _score(order, found), count, keep))
         if rules.min_z is not None:
             keep |= np.abs(found.z) >= np.float32(rules.min_z)
-        best.add(g, found)
+        row, col = found.row, found.col + np.int32(group.first)
+        best.add(found, row, col, keep)
+        kept.append((row[keep], col[keep], found.weight[keep]))
         candidates, floor = _best_of_columns(found, first_row, len(group.vectors), rules)
-        result.candidates.append(candidates)
         result.floors.append(floor)
-        parts.append((found, keep, group.first))
+        if spill:
+            spill(g, candidates)
+        else:
+            result.candidates.append(candidates)
         if tick:
             tick(n * len(group.vectors))
     result.mean, result.std, result.l1 = (np.stack(columns, axis=1) for columns in zip(*statistics, strict=True))
     result.cuts = {order: np.stack(columns, axis=1) for order, columns in cuts.items()}
     if rules.row_z is not None:
-        result.cuts["z"] = best.settle([keep for _, keep, _ in parts])
+        more, result.cuts["z"] = best.settle()
+        kept.append(more)
         if rules.min_z is not None:
             result.cuts["z"] = np.minimum(result.cuts["z"], np.float32(rules.min_z))
-    row = np.concatenate([found.row[keep] for found, keep, _ in parts])
-    col = np.concatenate([found.col[keep] + np.int32(first) for found, keep, first in parts])
-    weight = np.concatenate([found.weight[keep] for found, keep, _ in parts])
-    _, order = kernels.by_group(row, n)  # stable, and groups ascend: the columns of each row stay in order
+    row, col, weight = (np.concatenate(columns) for columns in zip(*kept, strict=True))
+    order = np.argsort((row.astype(np.int64) << 32) | col, kind="stable")  # few sorted runs, which it merges
     result.row, result.col, result.weight = row[order] + np.int32(first_row), col[order], weight[order]
     return result
 
 
 class _BestOfRows:
-    """The strongest of each row by abs(z) over all groups."""
+    """The strongest of each row by abs(z) over all groups; one more than the count, which is the cut."""
 
     def __init__(self, n_rows: int, count: int | None) -> None:
         self.count, self.n_rows = count, n_rows
         self.floor = None if count is None else np.zeros(n_rows, np.float32)
-        self._row, self._score = np.empty(0, np.int32), np.empty(0, np.float32)
-        self._group, self._place = np.empty(0, np.int32), np.empty(0, np.int64)
+        self._held = tuple(np.empty(0, dtype) for dtype in (np.int32, np.int32, np.float32, np.float32, np.bool_))
 
-    def add(self, group: int, found: Found) -> None:
-        """Take in a group's pairs. One more than the count stays: the next one is the cut."""
+    def add(self, found: Found, row: np.ndarray, col: np.ndarray, kept: np.ndarray) -> None:
+        """Take in a group's pairs; ``kept``: those that another rule keeps."""
         if self.count is None:
             return
         size, ours = np.abs(found.z), np.zeros(len(found.z), bool)
         _strongest(found.ptr, np.arange(len(size)), size, self.count + 1, ours)
-        place = np.flatnonzero(ours)
-        self._row = np.concatenate([self._row, found.row[place]])
-        self._score = np.concatenate([self._score, size[place]])
-        self._group = np.concatenate([self._group, np.full(len(place), group, np.int32)])
-        self._place = np.concatenate([self._place, place])
+        new = (row[ours], col[ours], found.weight[ours], size[ours], kept[ours])
+        self._held = tuple(np.concatenate(columns) for columns in zip(self._held, new, strict=True))
         _, self.floor = self._best(self.count)
         keep, _ = self._best(self.count + 1)
-        for name in ("_row", "_score", "_group", "_place"):
-            setattr(self, name, getattr(self, name)[keep])
+        self._held = tuple(column[keep] for column in self._held)
 
-    def settle(self, kept: list[np.ndarray]) -> np.ndarray:
-        """Mark what is kept in each group's pairs; returns the cuts."""
+    def settle(self) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
+        """Row, column and weight of what no other rule keeps, and the cuts."""
         assert self.count is not None
         keep, cut = self._best(self.count)
-        for group, marks in enumerate(kept):
-            marks[self._place[keep & (self._group == group)]] = True
-        return cut
+        row, col, weight, _, kept = (column[keep] for column in self._held)
+        return (row[~kept], col[~kept], weight[~kept]), cut
 
     def _best(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        ptr, member = kernels.by_group(self._row, self.n_rows)
-        keep = np.zeros(len(self._row), bool)
-        return keep, _strongest(ptr, member, self._score, count, keep)
+        row, _, _, size, _ = self._held
+        ptr, member = kernels.by_group(row, self.n_rows)
+        keep = np.zeros(len(row), bool)
+        return keep, _strongest(ptr, member, size, count, keep)
 
 
 def _best_of_columns(found: Found, first_row: int, n_cols: int, rules: Rules) -> tuple[Candidates, Floors]:

@@ -207,5 +207,5 @@ def test_run_json_says_when_and_how_and_is_outside_the_manifest(built):
     said = json.loads((built.path / "run.json").read_text())
 
     assert said["device"] == "cpu"
-    assert said["temporary_bytes"] > 0
+    assert said["actual"]["temporary"] > 0
     assert "run.json" not in built.manifest["files"]

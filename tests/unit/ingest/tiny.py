@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from atlas.staging import Build
-from ingest import Keep, build
+from ingest import Keep, Rank, build, share
 from ingest.folding import Vectors
 from ingest.sources.memory import InMemory
 from ingest.weights import open_model
@@ -21,6 +21,21 @@ def make(home: Path, *, family: str = "gpt2", keep: Keep = KEEP, **options) -> B
     transcoders = {layer: models.transcoder(layer) for layer in range(models.N_LAYERS)}
     model = (models.model(family), models.tokenizer())
     return build(model=model, transcoders=transcoders, name="tiny/tc", keep=keep, home=home, **options)
+
+
+def share_of(rank: Rank, home: Path) -> Build | None:
+    """A rank's share of :func:`make`."""
+    transcoders = {layer: models.transcoder(layer) for layer in range(models.N_LAYERS)}
+    model = (models.model("gpt2"), models.tokenizer())
+    return share(rank=rank, model=model, transcoders=transcoders, name="tiny/tc", keep=KEEP, home=home)
+
+
+def write_both(folder: Path) -> tuple[str, str]:
+    """The places of a model and of its transcoders, as files."""
+    models.model("llama").save_pretrained(folder / "model")
+    models.tokenizer().save_pretrained(folder / "model")
+    models.write_circuit_tracer(folder / "set", [models.transcoder(layer) for layer in range(models.N_LAYERS)])
+    return str(folder / "model"), str(folder / "set")
 
 
 class Dense:
