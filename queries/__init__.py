@@ -12,8 +12,9 @@ what the rows rest on (:mod:`queries.answers`)::
 
 What is there: :func:`models`, :func:`sets`. Nodes: :func:`search`, :func:`similar`, :func:`card`, :func:`resolve`.
 Neighbours: :func:`inputs`, :func:`outputs`, :func:`common`, :func:`matrix`. Further: :func:`circuit`, :func:`paths`,
-:func:`reach`. Evidence: :func:`examples`, :func:`fired`, :func:`fired_edges`, :func:`run_of`. In
-Cypher: :func:`catalog`, :func:`query`, :func:`query_text`, :func:`cypher`.
+:func:`reach`. Shapes: :func:`motifs`, :func:`motif_instances`, :func:`hubs`.
+Evidence: :func:`examples`, :func:`fired`, :func:`fired_edges`, :func:`run_of`. In Cypher: :func:`catalog`,
+:func:`query`, :func:`query_text`, :func:`cypher`.
 
 Wherever a node is asked for, any text that :func:`atlas.model.parse` reads will do, or a FeatureKey or TokenKey.
 """
@@ -24,6 +25,7 @@ from queries.circuits import Circuit, circuit
 from queries.contents import models, sets
 from queries.evidence import examples, fired, fired_edges, run_of
 from queries.matrices import matrix
+from queries.motifs import hubs, motif_instances, motifs
 from queries.neighbours import inputs, outputs
 from queries.paths import paths
 from queries.reach import reach
@@ -43,9 +45,12 @@ __all__ = [
     "examples",
     "fired",
     "fired_edges",
+    "hubs",
     "inputs",
     "matrix",
     "models",
+    "motif_instances",
+    "motifs",
     "outputs",
     "paths",
     "query",

@@ -18,6 +18,7 @@ import pandas as pd
 from queries.circuits import Circuit
 from queries.present_circuit import FORMS
 from queries.present_evidence import examples_text
+from queries.present_motifs import instances_text, motifs_text
 from queries.present_text import card_text, footer, paths_text, table
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
     "cypher_script",
     "examples_text",
     "footer",
+    "instances_text",
+    "motifs_text",
     "paths_text",
     "table",
     "to_csv",

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 
 import click
 
-from atlas.cli import ask, build, cypher, describe, manage, observe, train
+from atlas.cli import ask, build, cypher, describe, manage, observe, patterns, train
 from atlas.errors import AtlasError
 
 _FAMILIES = {
     "Make an atlas": ("sources", "ingest", "load", "builds", "train", "describe", "observe"),
     "Look at it": ("models", "sets", "search", "card", "inputs", "outputs", "common", "examples", "fires"),
-    "Follow it": ("circuit", "paths", "reach"),
+    "Follow it": ("circuit", "paths", "reach", "motifs"),
     "Ask in Cypher": ("query", "cypher"),
     "Keep it": ("remove", "doctor", "export", "import"),
 }
@@ -39,7 +39,7 @@ def cli() -> None:
     """A language model's features and everything that connects them, as a graph you can query."""
 
 
-for module in (build, ask, cypher, describe, manage, observe, train):
+for module in (build, ask, patterns, cypher, describe, manage, observe, train):
     for command in vars(module).values():
         if isinstance(command, click.Command):
             cli.add_command(command)

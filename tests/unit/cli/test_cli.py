@@ -56,6 +56,7 @@ QUESTIONS = {
     "common": ["KEY", "OTHER"],
     "paths": ["OTHER", "KEY"],
     "reach": ["OTHER"],
+    "motifs": ["--samples", "2"],
     "doctor": [],
 }
 
@@ -101,6 +102,10 @@ def test_provenance_in_csv_is_one_comment_line(run, small: toy.Toy):
         ["inputs", "KEY", "-k", "0"],
         ["circuit", "KEY", "--depth", "-1"],
         ["inputs", "KEY", "--json", "--csv"],
+        ["motifs", "--shape", "square"],
+        ["motifs", "--instances", "3"],
+        ["motifs", "--shape", "chain", "--instances", "0"],
+        ["motifs", "--shape", "chain", "--instances", "1", "--hubs", "1"],
         ["ingest"],
         ["ingest", "bunny", "--model", "x"],
         ["nonsense"],

@@ -1,0 +1,64 @@
+"""Questions about a whole set: shapes that recur, features that are hubs."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from atlas.cli.options import Output, answer, opened, progress, question
+
+_SHAPES = ["chain", "fan-in", "fan-out", "feed-forward-loop", "bi-fan"]
+
+
+@click.command()
+@question
+@click.option("--set", "set_key", metavar="MODEL/SET", help="The set, where the atlas has several.")
+@click.option("--shape", type=click.Choice(_SHAPES), help="One of the five; all if not said.")
+@click.option("--signs", is_flag=True, help="Also by sign: coherent or incoherent, and the eight kinds of loops.")
+@click.option(
+    "--samples",
+    type=click.IntRange(min=0),
+    default=20,
+    show_default=True,
+    help="Rewired sets to compare with; each costs about as much again as counting.",
+)
+@click.option("--rounds", type=click.IntRange(min=1), default=10, show_default=True, help="Of swaps before a sample.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the rewiring.")
+@click.option("--min", "minimum", type=click.FloatRange(min=0), help="Only edges of this abs(z) or more.")
+@click.option("--instances", type=click.IntRange(min=1), metavar="N", help="Instead, the N strongest of the shape.")
+@click.option("--score", type=click.Choice(["product", "bottleneck"]), default="product", show_default=True)
+@click.option("--sign", type=click.Choice(["+", "-", "both"]), default="both", show_default=True, help="Of instances.")
+@click.option("--hubs", type=click.IntRange(min=1), metavar="N", help="Instead, the N features with most readers.")
+@click.option(
+    "--by",
+    type=click.Choice(["readers", "sources", "through"]),
+    default="readers",
+    show_default=True,
+    help="What makes a hub.",
+)
+def motifs(output: Output, set_key: str | None, minimum: float | None, **options: Any) -> None:
+    """Shapes that recur, against chance; their strongest instances; hubs.
+
+    Chance is the same set rewired at random, each feature keeping its readers and sources by layer and sign.
+    """
+    import queries
+    from queries import present
+
+    picked = {name: options.pop(name) for name in ("instances", "score", "sign", "hubs", "by")}
+    with opened(output) as graph:
+        if picked["hubs"] and picked["instances"]:
+            raise click.UsageError("--hubs and --instances exclude each other")
+        if picked["hubs"]:
+            answer(output, queries.hubs(graph, set_key, by=picked["by"], k=picked["hubs"], min=minimum))
+        elif picked["instances"]:
+            if not options["shape"]:
+                raise click.UsageError("--instances needs --shape")
+            wanted = {"k": picked["instances"], "score": picked["score"], "sign": picked["sign"]}
+            found = queries.motif_instances(graph, set_key, shape=options["shape"], min=minimum, **wanted)
+            answer(output, found, text=present.instances_text)
+        else:
+            with progress(output.quiet or not sys.stderr.isatty()) as show:
+                found = queries.motifs(graph, set_key, min=minimum, progress=show, **options)
+            answer(output, found, text=present.motifs_text)
