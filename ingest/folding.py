@@ -127,10 +127,11 @@ class Vectors:
     def constant(self, layer: int) -> Float[Tensor, " n_features"]:
         """What the stream's constants add to each feature, in the unit of weight.
 
-        These are attention's constants up to and with this layer, and the decoder biases of the transcoders before it.
+        These are attention's constants up to and with this layer (up to the one before where the MLP reads beside
+        attention), and the decoder biases of the transcoders before it.
         """
         total = torch.zeros(self.d_model, device=self.device, dtype=self.dtype)
-        for before in self.model.layers[: layer + 1]:
+        for before in self.model.layers[: layer + (not self.model.parallel)]:
             total += self._here(before.attention_constant)
         for before in self.layers:
             if before < layer:
@@ -184,6 +185,7 @@ class Vectors:
         w_enc, b_enc = self._here(transcoder.w_enc), self._here(transcoder.b_enc)
         reads, bias = w_enc, b_enc
         if transcoder.read is ReadSite.NORM_POST_GAIN:
+            assert norm.mlp_gain is not None
             reads = w_enc * self._here(norm.mlp_gain)
             if norm.mlp_bias is not None:
                 bias = b_enc + w_enc @ self._here(norm.mlp_bias)
@@ -227,6 +229,11 @@ def check(model: ModelWeights, source: TranscoderSource) -> None:
             raise BadTranscoder(
                 f"{info.repo} declares the site {site}, but {model.name} has RMSNorm: nothing is centred"
             )
+    if info.read in _NORMALISED and not model.has_mlp_norm:
+        raise BadTranscoder(
+            f"{info.repo} reads behind a norm before the MLP, but {model.name} has none there: its MLP reads the "
+            f"stream itself, {ReadSite.RESID_MID}"
+        )
     if info.write is WriteSite.MLP_POST_NORM and not model.has_post_mlp_norm:
         raise BadTranscoder(f"{info.repo} writes behind a norm after the MLP, but {model.name} has none there")
 

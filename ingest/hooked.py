@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from atlas.errors import BadModel
-from ingest.families import FAMILIES, Family, Get, family_of, required
+from ingest.families import FAMILIES, Family, Get, Values, family_of, required
 
 _ARCHITECTURES = {
     "GPT2LMHeadModel": "gpt2",
@@ -40,12 +40,12 @@ def parameters(model: Any) -> tuple[Any, Family, Get]:
         if model._weights_processed:
             raise _processed("boot the bridge without enable_compatibility_mode()")
         inner = model.original_model
-        family = family_of(inner.config.model_type, "the bridge's model")
+        family = family_of(inner.config, "the bridge's model")
         state = {
             name.replace(_WRAPPED, "").removeprefix(family.prefix): tensor
             for name, tensor in inner.state_dict().items()
         }
-        return inner.config, family, state.get
+        return inner.config.get_text_config(), family, state.get
     return _hooked(model)
 
 
@@ -54,13 +54,19 @@ def _hooked(model: Any) -> tuple[Any, Family, Get]:
     if cfg.normalization_type not in {"LN", "RMS"}:
         raise _processed("load it with from_pretrained_no_processing")
     architecture = str(cfg.original_architecture)
-    family = family_of(_ARCHITECTURES.get(architecture, architecture), "the HookedTransformer")
+    if architecture not in _ARCHITECTURES:
+        raise BadModel(
+            f"a HookedTransformer of {architecture} is not read; load it with transformers, or with TransformerLens' "
+            "bridge"
+        )
+    family = FAMILIES[_ARCHITECTURES[architecture]]
     renamed = replace(
-        FAMILIES[family.name],
+        family,
         embedding="embed.W_E",
         positions=family.positions and "pos_embed.W_pos",
         attention_norm="blocks.{}.ln1",
         mlp_norm="blocks.{}.ln2",
+        mlp="blocks.{}.mlp",
         post_attention_norm=family.post_attention_norm and "blocks.{}.ln1_post",
         post_mlp_norm=family.post_mlp_norm and "blocks.{}.ln2_post",
         final_norm="ln_final",
@@ -78,6 +84,7 @@ def _hooked(model: Any) -> tuple[Any, Family, Get]:
 
     config = SimpleNamespace(
         num_hidden_layers=cfg.n_layers,
+        num_attention_heads=cfg.n_heads,
         num_key_value_heads=cfg.n_key_value_heads,
         rms_norm_eps=cfg.eps,
         final_logit_softcapping=cfg.output_logits_soft_cap if cfg.output_logits_soft_cap > 0 else None,
@@ -86,7 +93,7 @@ def _hooked(model: Any) -> tuple[Any, Family, Get]:
     return config, renamed, get
 
 
-def _values(get: Get, layer: int) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+def _values(get: Get, layer: int, config: Any) -> Values:
     def either(name: str) -> Tensor:
         grouped = get(f"blocks.{layer}.attn._{name}")
         return required(get, f"blocks.{layer}.attn.{name}") if grouped is None else grouped

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,15 @@ from torch import Tensor
 
 from atlas.errors import BadModel
 from ingest import vocabulary
-from ingest.families import Family, Get, Norm, family_of, required
+from ingest.attention import Attention, constant, gain_of
+from ingest.attention import attention as heads
+from ingest.families import Family, Get, Norm, family_of, n_heads_of, required
 from ingest.folders import Folder, open_folder
 from ingest.vocabulary import Vocabulary
 
 NAMES = {"gpt2": "gpt2-small"}
 """names that Neuronpedia uses, where they are not the repository's"""
+_EPS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon")
 _TOKENIZER = re.compile(
     r"^(tokenizer.*|vocab.*|merges\.txt|special_tokens_map\.json|added_tokens\.json|spiece\.model)$"
 )
@@ -36,7 +40,8 @@ _TOKENIZER = re.compile(
 class LayerWeights:
     """One block's norm before its MLP, and what its attention adds whatever it attends to."""
 
-    mlp_gain: Float[Tensor, " d_model"]
+    mlp_gain: Float[Tensor, " d_model"] | None
+    """None where the MLP reads the stream itself (OLMo 2)"""
     mlp_bias: Float[Tensor, " d_model"] | None
     post_mlp_gain: Float[Tensor, " d_model"] | None
     """gain of a norm behind the MLP (Gemma 2)"""
@@ -75,10 +80,19 @@ class ModelWeights:
     unembedding_bias: Float[Tensor, " n_vocab"] | None
     soft_cap: float | None
     """logits are ``soft_cap * tanh(logits / soft_cap)`` at last: monotone, so centred weights rank, no more"""
+    parallel: bool
+    """an MLP reads what its own layer's attention reads (GPT-NeoX, Phi)"""
+    n_heads: int
+    attention: Callable[[int], Attention] = field(compare=False, repr=False)
+    """one layer's heads, read when asked for: only edges through heads need them"""
 
     @property
     def bos_id(self) -> int | None:
         return self.vocabulary.bos
+
+    @property
+    def has_mlp_norm(self) -> bool:
+        return self.layers[0].mlp_gain is not None
 
     @property
     def has_post_mlp_norm(self) -> bool:
@@ -99,17 +113,31 @@ def open_model(spec: Any, tokenizer: Any = None) -> ModelWeights:
     return _stored(open_folder(spec), tokenizer)
 
 
+Opened = Callable[[], AbstractContextManager[Get]]
+
+
 def assemble(
-    family: Family, config: Any, parameter: Get, *, where: str, tokenizer: Any, identity: dict[str, Any]
+    family: Family,
+    config: Any,
+    parameter: Get,
+    opened: Opened,
+    *,
+    where: str,
+    tokenizer: Any,
+    identity: dict[str, Any],
 ) -> ModelWeights:
-    """Put the parts of one family together. ``parameter`` knows names without the family's prefix, and ``lm_head``."""
+    """Put the parts of one family together. ``parameter`` knows names without the family's prefix, and ``lm_head``;
+    ``opened`` gives it again, later."""
 
     def get(name: str) -> Tensor | None:
-        found = parameter(name)
-        return None if found is None else _finite(found.detach().to("cpu", torch.float32), name, where)
+        return _clean(parameter, name, where)
 
     def gain(name: str | None, layer: int | None = None) -> Tensor | None:
-        return None if name is None else required(get, f"{name.format(layer)}.weight") + family.gain_offset
+        return gain_of(family, get, name, layer, d_model)
+
+    def attention(layer: int) -> Attention:
+        with opened() as again:
+            return heads(family, config, lambda name: _clean(again, name, where), layer, d_model, where)
 
     embedding = required(get, family.embedding)
     n_vocab, d_model = embedding.shape
@@ -117,18 +145,20 @@ def assemble(
         raise BadModel(f"{where} is quantised; edges need its weights in floating point")
     layers = []
     for layer in range(config.num_hidden_layers):
-        constant = _attention_constant(family, config, get, layer)
+        added = constant(family, config, get, layer)
         post = gain(family.post_attention_norm, layer)
         layers.append(
             LayerWeights(
                 mlp_gain=_sized(gain(family.mlp_norm, layer), d_model, where),
-                mlp_bias=get(f"{family.mlp_norm.format(layer)}.bias"),
+                mlp_bias=get(f"{family.mlp_norm.format(layer)}.bias") if family.mlp_norm else None,
                 post_mlp_gain=gain(family.post_mlp_norm, layer),
-                attention_constant=constant if post is None else constant * post,
+                attention_constant=added if post is None else added * post,
             )
         )
     tied = getattr(config, "tie_word_embeddings", False)
     unembedding_bias = get("lm_head.bias")
+    final_gain = _sized(gain(family.final_norm), d_model, where)
+    assert final_gain is not None
     return ModelWeights(
         family=family.name,
         n_layers=config.num_hidden_layers,
@@ -136,32 +166,28 @@ def assemble(
         n_vocab=n_vocab,
         vocabulary=vocabulary.read(tokenizer, n_vocab),
         norm=family.norm,
-        eps=getattr(config, "rms_norm_eps", None) or config.layer_norm_epsilon,
+        eps=next((getattr(config, name) for name in _EPS if getattr(config, name, None)), 1e-5),
         embedding=embedding,
         embedding_scale=d_model**0.5 if family.scaled_embedding else 1.0,
         positions=get(family.positions) if family.positions else None,
         layers=layers,
-        final_gain=_sized(gain(family.final_norm), d_model, where),
+        final_gain=final_gain,
         final_bias=get(f"{family.final_norm}.bias"),
-        unembedding=embedding if tied else required(get, "lm_head.weight"),
+        unembedding=embedding if tied else _unembedding(get),
         # TransformerLens gives every model one, of zeros where there is none
         unembedding_bias=None if unembedding_bias is None or not unembedding_bias.any() else unembedding_bias,
         soft_cap=getattr(config, "final_logit_softcapping", None),
+        parallel=family.parallel,
+        n_heads=n_heads_of(config)[0],
+        attention=attention,
         **identity,
     )
 
 
-def _attention_constant(family: Family, config: Any, get: Get, layer: int) -> Float[Tensor, " d_model"]:
-    w_v, b_v, w_o, b_o = family.values(get, layer)
-    norm_bias = get(f"{family.attention_norm.format(layer)}.bias")
-    value = torch.zeros(w_v.shape[1]) if b_v is None else b_v
-    if norm_bias is not None:
-        value = value + norm_bias @ w_v
-    groups = w_o.shape[0] // w_v.shape[1]  # query heads that share one value head
-    if groups > 1:
-        value = value.view(config.num_key_value_heads, -1).repeat_interleave(groups, dim=0).flatten()
-    constant = value @ w_o
-    return constant if b_o is None else constant + b_o
+def _unembedding(get: Get) -> Tensor:
+    """``embed_out`` is what GPT-NeoX' published files call it."""
+    found = get("embed_out.weight")
+    return required(get, "lm_head.weight") if found is None else found
 
 
 def _stored(folder: Folder, tokenizer: Any) -> ModelWeights:
@@ -184,7 +210,7 @@ def _stored(folder: Folder, tokenizer: Any) -> ModelWeights:
         kind = _model_type(config_path)
         family_of(kind, folder.where)
         raise BadModel(f"{folder.where}: config.json cannot be read ({str(error).splitlines()[0]})") from error
-    family = family_of(config.model_type, folder.where)
+    family = family_of(config, folder.where)
     if tokenizer is None:
         used = [name for name in names if _TOKENIZER.match(name)]
         for name in used:
@@ -197,12 +223,19 @@ def _stored(folder: Folder, tokenizer: Any) -> ModelWeights:
     else:
         used = []
     files = {name: folder.sha256(name) for name in ["config.json", *used, *index, *weights]}
-    with ExitStack() as stack:
-        parameter = _safetensors(stack, [folder.path(name) for name in weights], family.prefix)
+    paths = [folder.path(name) for name in weights]
+
+    @contextmanager
+    def opened() -> Iterator[Get]:
+        with ExitStack() as stack:
+            yield _safetensors(stack, paths, family.prefix)
+
+    with opened() as parameter:
         return assemble(
             family,
-            config,
+            config.get_text_config(),
             parameter,
+            opened,
             where=folder.where,
             tokenizer=tokenizer,
             identity={
@@ -224,7 +257,7 @@ def _safetensors(stack: ExitStack, paths: list[Path], prefix: str) -> Get:
             shard = stack.enter_context(safe_open(path, framework="pt"))
         except (SafetensorError, OSError) as error:
             raise BadModel(f"{path.name} is cut short or no safetensors file ({error}); fetch it again") from error
-        place |= {name.removeprefix(prefix): (shard, name) for name in shard.keys()}  # noqa: SIM118
+        place |= {_plain(name, prefix): (shard, name) for name in shard.keys()}  # noqa: SIM118
 
     def get(name: str) -> Tensor | None:
         if name not in place:
@@ -235,6 +268,14 @@ def _safetensors(stack: ExitStack, paths: list[Path], prefix: str) -> Get:
     return get
 
 
+def _plain(name: str, prefix: str) -> str:
+    """A stored name without its prefix; models that also see keep the text's part under another one."""
+    for before in (prefix, "language_model.model.", "language_model."):
+        if name.startswith(before):
+            return name.removeprefix(before)
+    return name
+
+
 def _loaded(model: Any, tokenizer: Any) -> ModelWeights:
     from ingest import hooked
 
@@ -242,15 +283,16 @@ def _loaded(model: Any, tokenizer: Any) -> ModelWeights:
         config, family, get = hooked.parameters(model)
         tokenizer = tokenizer or model.tokenizer
     elif hasattr(model, "config") and hasattr(model, "state_dict"):
-        config = model.config
-        family = family_of(config.model_type, type(model).__name__)
+        family = family_of(model.config, type(model).__name__)
+        config = model.config.get_text_config()
         state = {name.removeprefix(family.prefix): tensor for name, tensor in model.state_dict().items()}
         get = state.get
     else:
         raise BadModel(
             f"a model is a path, a hub repo, or a model of transformers or TransformerLens, not {type(model).__name__}"
         )
-    name = str(getattr(config, "_name_or_path", "") or family.name)
+    name = str(getattr(model.config, "_name_or_path", "") if hasattr(model, "config") else "")
+    name = name or str(getattr(config, "_name_or_path", "") or family.name)
     if tokenizer is None:
         raise BadModel(f"the loaded model {name!r} carries no tokenizer; give (model, tokenizer)")
     seen = hashlib.sha256()
@@ -267,6 +309,7 @@ def _loaded(model: Any, tokenizer: Any) -> ModelWeights:
         family,
         config,
         hashed,
+        lambda: nullcontext(get),
         where=type(model).__name__,
         tokenizer=tokenizer,
         identity={"name": model_name(short), "repo": short, "revision": "", "files": {}},
@@ -293,11 +336,15 @@ def _model_type(path: Path) -> str:
         raise BadModel(f"{path.name} is not the JSON of a transformers config") from None
 
 
-def _sized(gain: Tensor | None, d_model: int, where: str) -> Tensor:
-    assert gain is not None
-    if gain.shape != (d_model,):
+def _sized(gain: Tensor | None, d_model: int, where: str) -> Tensor | None:
+    if gain is not None and gain.shape != (d_model,):
         raise BadModel(f"{where}: a norm has {gain.shape[0]} gains, but the embedding a width of {d_model}")
     return gain
+
+
+def _clean(parameter: Get, name: str, where: str) -> Tensor | None:
+    found = parameter(name)
+    return None if found is None else _finite(found.detach().to("cpu", torch.float32), name, where)
 
 
 def _finite(tensor: Tensor, name: str, where: str) -> Tensor:

@@ -24,7 +24,7 @@ from atlas.errors import BadModel
 from atlas.model import ReadSite, WriteSite
 from ingest import hooked
 from ingest.evidence.corpus import PADDING
-from ingest.families import FAMILIES, Norm
+from ingest.families import Norm, family_of
 from ingest.folders import open_folder
 from ingest.transcoder import Transcoder, TranscoderSource
 from ingest.weights import ModelWeights
@@ -55,7 +55,7 @@ class Sites:
     """The modules of one layer that are listened to."""
 
     norm: nn.Module
-    """before the MLP"""
+    """before the MLP; the MLP itself where there is none, since what enters it is the stream"""
     mlp: nn.Module
     post: nn.Module | None
     """behind the MLP"""
@@ -79,7 +79,7 @@ class Runner:
             _, family, _ = hooked.parameters(model)
             root, self.call = model, lambda ids: model(ids, return_type=None)
         else:
-            family = FAMILIES[self.weights.family]
+            family = family_of(model.config, self.weights.name)
             root = model.get_submodule(family.prefix.rstrip("."))
             # Padding lies behind the text, so the mask says nothing; transformers warns where it is not told.
             self.call = lambda ids: root(ids, attention_mask=torch.ones_like(ids), use_cache=False)
@@ -87,8 +87,8 @@ class Runner:
             self.final = root.get_submodule(family.final_norm)
             self.layers = [
                 Sites(
-                    norm=root.get_submodule(norm := family.mlp_norm.format(layer)),
-                    mlp=root.get_submodule(f"{norm.rpartition('.')[0]}.mlp"),
+                    norm=root.get_submodule((family.mlp_norm or family.mlp).format(layer)),
+                    mlp=root.get_submodule(family.mlp.format(layer)),
                     post=root.get_submodule(family.post_mlp_norm.format(layer)) if family.post_mlp_norm else None,
                 )
                 for layer in range(self.weights.n_layers)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from atlas.model import ReadSite, WriteSite
 from ingest.transcoder import Transcoder
+from tests.unit.ingest.anatomy import ANATOMY
 
 
 @dataclass
@@ -36,12 +37,11 @@ class Values:
 class Frozen:
     """One model on one text, run once as it is and then with changes along direct paths only."""
 
-    def __init__(self, model: nn.Module, ids: Tensor) -> None:
+    def __init__(self, model: nn.Module, ids: Tensor, family: str | None = None) -> None:
         self.model, self.ids = model, ids
-        self.family = model.config.model_type
-        self.base = model.base_model
-        self.blocks = self.base.h if self.family == "gpt2" else self.base.layers
-        self.layer_norm = self.family == "gpt2"
+        self.anatomy = ANATOMY[family or model.config.model_type]
+        self.base, self.blocks = self.anatomy.of(model), self.anatomy.blocks_of(model)
+        self.layer_norm = self.anatomy.layer_norm
         self.clean = self._run(1, lambda values: self._recorders(values, held=None))
 
     @property
@@ -49,15 +49,14 @@ class Frozen:
         """Token ids to what they add to the stream, the library's scale included."""
         return self.model.get_input_embeddings()
 
-    def mlp_norm(self, layer: int) -> str:
-        name = {"gpt2": "ln_2", "gemma2": "pre_feedforward_layernorm"}.get(self.family, "post_attention_layernorm")
-        return f"{layer}.{name}"
+    def mlp_norm(self, layer: int) -> str | None:
+        return f"{layer}.{self.anatomy.mlp_norm}" if self.anatomy.mlp_norm else None
 
     def post_mlp_norm(self, layer: int) -> str | None:
-        return f"{layer}.post_feedforward_layernorm" if self.family == "gemma2" else None
+        return f"{layer}.{self.anatomy.post_mlp}" if self.anatomy.post_mlp else None
 
     def post_attention_norm(self, layer: int) -> str | None:
-        return f"{layer}.post_attention_layernorm" if self.family == "gemma2" else None
+        return f"{layer}.{self.anatomy.post_attention}" if self.anatomy.post_attention else None
 
     def changed(
         self, change: Tensor, position: int, *, layer: int | None = None, site: WriteSite | None = None
@@ -74,7 +73,7 @@ class Frozen:
             if layer is None:
                 found.append((self.embedding, lambda module, inputs, output: output + put))
             elif at_norm is not None:
-                norm = self.blocks[layer].post_feedforward_layernorm
+                norm = self.blocks[layer].get_submodule(self.anatomy.post_mlp or "")
                 found.append((norm, lambda module, inputs, output: output + put))
             else:
                 found.append((self.blocks[layer].mlp, lambda module, inputs, output: output + put))
@@ -84,7 +83,8 @@ class Frozen:
 
     def site(self, values: Values, layer: int, read: ReadSite) -> Tensor:
         """What a transcoder of ``layer`` reads in a run, with the clean run's denominators."""
-        stream = values.norm_in[self.mlp_norm(layer)]
+        norm = self.mlp_norm(layer)
+        stream = values.norm_in[norm] if norm else values.mlp_in[layer]
         centred = stream - stream.mean(-1, keepdim=True)
         match read:
             case ReadSite.RESID_MID:
@@ -92,7 +92,7 @@ class Frozen:
             case ReadSite.RESID_MID_CENTRED:
                 return centred
             case ReadSite.NORM_PRE_GAIN:
-                return (centred if self.layer_norm else stream) / self.clean.sigma[self.mlp_norm(layer)]
+                return (centred if self.layer_norm else stream) / self.clean.sigma[norm or ""]
             case ReadSite.NORM_POST_GAIN:
                 return values.mlp_in[layer]
 
@@ -102,7 +102,7 @@ class Frozen:
     def read_sigma(self, layer: int, read: ReadSite, position: int) -> Tensor:
         """What the norm before an MLP divides by, 1 where a transcoder reads the stream itself."""
         normalised = read in (ReadSite.NORM_PRE_GAIN, ReadSite.NORM_POST_GAIN)
-        return self.clean.sigma[self.mlp_norm(layer)][0, position] if normalised else _one()
+        return self.clean.sigma[self.mlp_norm(layer) or ""][0, position] if normalised else _one()
 
     def write_sigma(self, layer: int, write: WriteSite, position: int) -> Tensor:
         """What a norm behind an MLP divides by, where a transcoder writes before it."""
@@ -116,15 +116,14 @@ class Frozen:
 
     def norms(self) -> Iterator[tuple[str, nn.Module]]:
         for layer, block in enumerate(self.blocks):
-            for name, module in block.named_children():
-                if "norm" in name or name.startswith("ln_"):
-                    yield f"{layer}.{name}", module
-        yield "final", self.base.ln_f if self.family == "gpt2" else self.base.norm
+            for name in self.anatomy.norms:
+                yield f"{layer}.{name}", block.get_submodule(name)
+        yield "final", self.base.get_submodule(self.anatomy.final)
 
     def _recorders(self, values: Values, held: Values | None) -> list[tuple[nn.Module, Callable]]:
         found = [(module, self._norm(name, values, held)) for name, module in self.norms()]
         for layer, block in enumerate(self.blocks):
-            attention = block.attn if self.family == "gpt2" else block.self_attn
+            attention = block.get_submodule(self.anatomy.attention)
             found.append((attention, self._attention(layer, values, held)))
             found.append((block.mlp, self._mlp(layer, values, held)))
 
@@ -137,10 +136,10 @@ class Frozen:
         def hook(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor | None:
             x = inputs[0]
             centred = x - x.mean(-1, keepdim=True) if self.layer_norm else x
-            eps = getattr(module, "eps", None) or getattr(module, "variance_epsilon", None)
+            eps = getattr(module, "eps", None) or getattr(module, "variance_epsilon", None) or 1e-5
             sigma = (centred.pow(2).mean(-1, keepdim=True) + eps).sqrt() if held is None else held.sigma[name]
-            gain = 1 + module.weight if self.family == "gemma2" else module.weight
-            result = centred / sigma * gain
+            gain = getattr(module, "weight", torch.ones(()))  # OLMo's norms have none
+            result = centred / sigma * (1 + gain if self.anatomy.one_more else gain)
             if getattr(module, "bias", None) is not None:
                 result = result + module.bias
             if held is None:

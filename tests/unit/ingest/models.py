@@ -16,24 +16,51 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from torch import Tensor
 from transformers import (
+    AutoModelForCausalLM,
     Gemma2Config,
+    Gemma3Config,
+    Gemma3TextConfig,
+    GemmaConfig,
     GPT2Config,
+    GPTNeoXConfig,
     LlamaConfig,
+    MistralConfig,
+    Olmo2Config,
+    Olmo3Config,
+    OlmoConfig,
+    Phi3Config,
+    PhiConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    Qwen2Config,
     Qwen3Config,
+    SmolLM3Config,
 )
-from transformers.models.gemma2 import Gemma2ForCausalLM
-from transformers.models.gpt2 import GPT2LMHeadModel
-from transformers.models.llama import LlamaForCausalLM
-from transformers.models.qwen3 import Qwen3ForCausalLM
 
 from atlas.model import Activation, ReadSite, WriteSite
 from ingest.sources.memory import InMemory
 from ingest.transcoder import Transcoder
 
 FAMILIES = ("gpt2", "llama", "gemma2", "qwen3")
+"""written out by hand in :mod:`ingest.families`"""
+MAPPED = (
+    "gpt_neox",
+    "gpt_neox_serial",
+    "phi",
+    "olmo",
+    "mistral",
+    "qwen2",
+    "smollm3",
+    "phi3",
+    "olmo2",
+    "olmo3",
+    "gemma",
+    "gemma3_text",
+    "gemma3",
+)
+"""read off the library's map of parts"""
+EVERY = FAMILIES + MAPPED
 N_LAYERS, D_MODEL, N_VOCAB, N_POSITIONS, D_MLP = 3, 20, 53, 17, 34
 N_HEADS, N_KV, D_HEAD = 4, 2, 6
 N_FEATURES = (29, 31, 37)
@@ -57,34 +84,53 @@ def config(family: str) -> PreTrainedConfig:
         "attn_implementation": "eager",
         **tokens,
     }
+    classes: dict[str, Any] = {
+        "mistral": MistralConfig,
+        "olmo": OlmoConfig,
+        "olmo2": Olmo2Config,
+        "olmo3": Olmo3Config,
+        "gemma": GemmaConfig,
+        "phi3": Phi3Config,
+        "smollm3": SmolLM3Config,
+    }
     match family:
         case "llama":
             return LlamaConfig(attention_bias=True, mlp_bias=True, **shape)
+        case "qwen2":
+            return Qwen2Config(**shape)
         case "qwen3":
             return Qwen3Config(attention_bias=True, tie_word_embeddings=True, **shape)
         case "gemma2":
             return Gemma2Config(final_logit_softcapping=30.0, **shape)
-    raise ValueError(family)
+        case "gemma3_text":
+            return Gemma3TextConfig(**shape)
+        case "gemma3":
+            seen = {"hidden_size": 8, "intermediate_size": 9, "num_hidden_layers": 1, "num_attention_heads": 2}
+            return Gemma3Config(
+                text_config=shape, vision_config=seen | {"image_size": 28, "patch_size": 14}, mm_tokens_per_image=1
+            )
+        case "phi" | "gpt_neox" | "gpt_neox_serial":
+            shape = {name: value for name, value in shape.items() if name not in ("head_dim", "num_key_value_heads")}
+            if family == "phi":
+                return PhiConfig(num_key_value_heads=N_KV, **shape)
+            return GPTNeoXConfig(use_parallel_residual=family == "gpt_neox", **shape)
+    return classes[family](**shape)
 
 
 def model(family: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """A model whose parameters are all random, gains and biases included; of either precision they are the same."""
-    classes: dict[str, Any] = {
-        "gpt2": GPT2LMHeadModel,
-        "llama": LlamaForCausalLM,
-        "gemma2": Gemma2ForCausalLM,
-        "qwen3": Qwen3ForCausalLM,
-    }
-    made = classes[family](config(family)).eval().to(dtype)
+    made = AutoModelForCausalLM.from_config(config(family)).eval().to(dtype)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in made.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator) * 0.3
             noise = (noise * 4096).round() / 4096  # so that 1 + w, gemma's gain, is exact in either precision
             is_gain = parameter.dim() == 1 and name.endswith("weight")
-            parameter.copy_(noise + 1.0 if is_gain and family != "gemma2" else noise)
-    if family == "gemma2" and dtype is torch.float64:
-        made.get_input_embeddings().embed_scale.fill_(D_MODEL**0.5)  # the library keeps it rounded to float32
+            parameter.copy_(noise + 1.0 if is_gain and "gemma" not in family else noise)
+    if "gemma" in family and dtype is torch.float64:
+        embedding = made.get_input_embeddings()
+        if hasattr(embedding, "embed_scale"):
+            embedding.embed_scale.fill_(D_MODEL**0.5)  # the library keeps it rounded to float32
     return made
 
 

@@ -12,34 +12,34 @@ from tests.unit.ingest import models
 from tests.unit.ingest.frozen import Frozen
 
 R, W = ReadSite, WriteSite
+WITH_BIAS = ("gpt2", "gpt_neox", "gpt_neox_serial", "phi", "llama", "qwen2", "qwen3")
 KINDS = [
-    pytest.param({"activation": Activation.RELU}, id="relu"),
-    pytest.param({"activation": Activation.JUMPRELU}, id="jumprelu"),
-    pytest.param({"activation": Activation.TOPK}, id="topk"),
-    pytest.param({"skip": True}, id="skip"),
+    {"activation": Activation.RELU},
+    {"activation": Activation.JUMPRELU},
+    {"activation": Activation.TOPK},
+    {"skip": True},
 ]
-# Behind gemma2's post-norm a constant keeps that norm's denominator, so only what writes after it adds up by itself.
+# Behind a post-norm a constant keeps that norm's denominator, so only what writes after it adds up by itself.
+BEHIND = ("gemma2", "gemma3_text", "gemma3", "olmo2", "olmo3")
 SITES = [
-    ("gpt2", R.RESID_MID, W.MLP_RAW),
-    ("gpt2", R.RESID_MID_CENTRED, W.MLP_RAW),
-    ("gpt2", R.NORM_PRE_GAIN, W.MLP_RAW),
-    ("gpt2", R.NORM_POST_GAIN, W.MLP_RAW),
-    *[
-        (family, read, W.MLP_POST_NORM if family == "gemma2" else W.MLP_RAW)
-        for family in ("llama", "qwen3", "gemma2")
-        for read in (R.RESID_MID, R.NORM_PRE_GAIN, R.NORM_POST_GAIN)
-    ],
+    (family, read, W.MLP_POST_NORM if family in BEHIND else W.MLP_RAW)
+    for family in models.EVERY
+    for read in R
+    if not (read is R.RESID_MID_CENTRED and family != "gpt2")
+    if not (read is not R.RESID_MID and family in ("olmo2", "olmo3"))
 ]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("family", "read", "write"), SITES, ids=lambda value: str(value))
+CASES = [(*site, kind) for site in SITES for kind in (KINDS if site[0] in models.FAMILIES else KINDS[:1])]
+
+
+@pytest.mark.parametrize(("family", "read", "write", "kind"), CASES, ids=lambda value: str(value))
 def test_tokens_positions_features_errors_attention_and_constants_add_up_to_the_pre_activation(
     family, read, write, kind
 ):
     ids = torch.tensor([[0, 31, 7, 44, 12, 50, 3]])
     library = models.model(family)
-    real = Frozen(library, ids)
+    real = Frozen(library, ids, family)
     model = open_model(library, models.tokenizer())
     source = models.transcoders(read, write, **kind)
     vectors = Vectors(model, source)
@@ -49,7 +49,7 @@ def test_tokens_positions_features_errors_attention_and_constants_add_up_to_the_
         total = vectors.token_writes()[ids[0]] @ reads.T + vectors.constant(layer)
         if model.positions is not None:
             total += model.positions[: ids.shape[1]] @ reads.T
-        for before in range(layer + 1):
+        for before in range(layer + (not real.anatomy.parallel)):
             name = real.post_attention_norm(before)
             attention = real.clean.norm_out[name] if name else real.clean.attention[before]
             total += (attention[0] - model.layers[before].attention_constant) @ reads.T
@@ -71,20 +71,22 @@ def test_tokens_positions_features_errors_attention_and_constants_add_up_to_the_
         assert ((total - expected).abs().max() / expected.abs().max()).item() < 1e-4
 
 
-@pytest.mark.parametrize("family", models.FAMILIES)
+@pytest.mark.parametrize("family", models.EVERY)
 def test_attention_that_reads_nothing_but_its_norms_bias_adds_the_constant(family):
     library = models.model(family)
-    real = Frozen(library, torch.tensor([[0, 31, 7, 44, 12]]))
+    real = Frozen(library, torch.tensor([[0, 31, 7, 44, 12]]), family)
     model = open_model(library, models.tokenizer())
     added = {}
 
     def only_the_bias(module, inputs, given):
-        bias = real.blocks[layer].ln_1.bias if family == "gpt2" else torch.zeros(1)
+        norm = real.anatomy.attention_norm
+        bias = getattr(real.blocks[layer].get_submodule(norm), "bias", None) if norm else None
+        bias = torch.zeros(1) if bias is None else bias
         read = bias.expand(1, 5, models.D_MODEL)
         return ((read, *inputs[1:]), given) if inputs else ((), given | {"hidden_states": read})
 
     for layer, block in enumerate(real.blocks):
-        attention = block.attn if family == "gpt2" else block.self_attn
+        attention = block.get_submodule(real.anatomy.attention)
         handles = [
             attention.register_forward_pre_hook(only_the_bias, with_kwargs=True),
             attention.register_forward_hook(lambda module, inputs, output: added.update({layer: output[0]})),  # noqa: B023
@@ -95,5 +97,5 @@ def test_attention_that_reads_nothing_but_its_norms_bias_adds_the_constant(famil
             handle.remove()
 
         expected = model.layers[layer].attention_constant.expand(1, 5, -1)
-        assert expected.any() == (family != "gemma2")
+        assert expected.any() == (family in WITH_BIAS)
         torch.testing.assert_close(added[layer], expected, atol=1e-5, rtol=1e-5)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from atlas.model import ReadSite, WriteSite
+from ingest import families
 from ingest.folding import Vectors
 from ingest.sources.memory import InMemory
 from ingest.weights import open_model
@@ -20,28 +21,37 @@ from tests.unit.ingest import models
 from tests.unit.ingest.frozen import Frozen
 
 R, W = ReadSite, WriteSite
+ONE_WRITE = ("llama", "qwen3", "mistral", "qwen2", "smollm3", "phi3", "gemma")
 SITES = [
-    *[("gpt2", read, write) for read in R for write in (W.MLP_RAW, W.MLP_RAW_CENTRED)],
     *[
-        ("gemma2", read, write)
+        (family, read, write)
+        for family in ("gpt2", "gpt_neox", "gpt_neox_serial", "phi", "olmo")
+        for read in R
+        for write in (W.MLP_RAW, W.MLP_RAW_CENTRED)
+    ],
+    *[
+        (family, read, write)
+        for family in ("gemma2", "gemma3_text", "gemma3")
         for read in R
         for write in (W.MLP_RAW, W.MLP_POST_NORM)
         if read is not R.RESID_MID_CENTRED
     ],
-    *[(family, read, W.MLP_RAW) for family in ("llama", "qwen3") for read in R if read is not R.RESID_MID_CENTRED],
+    *[(family, read, W.MLP_RAW) for family in ONE_WRITE for read in R if read is not R.RESID_MID_CENTRED],
+    *[(family, R.RESID_MID, write) for family in ("olmo2", "olmo3") for write in (W.MLP_RAW, W.MLP_POST_NORM)],
 ]
 POSITION = 4
 SWITCHED_ON = 3.0
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 
-both_precisions = pytest.mark.parametrize("dtype", TOLERANCE, ids=["float32", "float64"])
-every_site = pytest.mark.parametrize(("family", "read", "write"), SITES, ids=lambda value: str(value))
+CASES = [(*site, torch.float32) for site in SITES]
+CASES += [(*site, torch.float64) for site in SITES if site[0] in models.FAMILIES]
+every_site = pytest.mark.parametrize(("family", "read", "write", "dtype"), CASES, ids=lambda value: str(value))
 
 
 @cache
 def frozen(family: str, dtype: torch.dtype) -> Frozen:
     ids = torch.tensor([[0, 31, 7, 44, 12, 50, 3]])
-    return Frozen(models.model(family, dtype=dtype), ids)
+    return Frozen(models.model(family, dtype=dtype), ids, family)
 
 
 @cache
@@ -60,7 +70,6 @@ def largest_error(measured: Tensor, predicted: Tensor) -> float:
     return ((measured - predicted).abs().max() / predicted.abs().max()).item()
 
 
-@both_precisions
 @every_site
 def test_an_edge_between_features_is_what_switching_the_source_on_does_to_the_target(family, read, write, dtype):
     source = models.transcoders(read, write, dtype=dtype)
@@ -80,7 +89,6 @@ def test_an_edge_between_features_is_what_switching_the_source_on_does_to_the_ta
     assert max(errors) < TOLERANCE[dtype]
 
 
-@both_precisions
 @every_site
 def test_an_edge_from_a_token_is_what_its_embedding_does_to_the_feature(family, read, write, dtype):
     source = models.transcoders(read, write, dtype=dtype)
@@ -98,7 +106,6 @@ def test_an_edge_from_a_token_is_what_its_embedding_does_to_the_feature(family, 
     assert max(errors) < TOLERANCE[dtype]
 
 
-@both_precisions
 @every_site
 def test_an_edge_to_a_logit_is_what_the_feature_does_to_it_against_all_others(family, read, write, dtype):
     source = models.transcoders(read, write, dtype=dtype)
@@ -114,6 +121,12 @@ def test_an_edge_to_a_logit_is_what_the_feature_does_to_it_against_all_others(fa
         errors.append(largest_error(moved * scale, predicted.writes(layer) @ predicted.logit_reads().T))
 
     assert max(errors) < TOLERANCE[dtype]
+
+
+def test_every_family_that_is_read_is_proven_here():
+    proven = {family.removesuffix("_serial") for family, _, _ in SITES}
+
+    assert proven == {*families.FAMILIES, *families.PROVEN}
 
 
 @pytest.mark.parametrize("family", models.FAMILIES)

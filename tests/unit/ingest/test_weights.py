@@ -31,7 +31,7 @@ def stored(path: Path, family: str, **options: Any) -> Path:
 
 
 def same(found: ModelWeights | LayerWeights, expected: ModelWeights | LayerWeights) -> None:
-    for field in fields(expected):
+    for field in (field for field in fields(expected) if field.compare):
         here, there = getattr(found, field.name), getattr(expected, field.name)
         if field.name == "layers":
             for one, other in zip(here, there, strict=True):
@@ -42,13 +42,14 @@ def same(found: ModelWeights | LayerWeights, expected: ModelWeights | LayerWeigh
             assert here == there, field.name
 
 
-@pytest.mark.parametrize("family", models.FAMILIES)
+@pytest.mark.parametrize("family", models.EVERY)
 def test_a_folder_gives_what_the_loaded_model_gives(tmp_path: Path, family):
     found = open_model(stored(tmp_path / "My Model", family))
 
     same(found, open_model(models.model(family), models.tokenizer()))
-    assert (found.name, found.repo, found.family) == ("my-model", "My Model", family)
-    assert found.vocabulary == open_model(models.model(family), models.tokenizer()).vocabulary
+    assert (found.name, found.repo, found.family) == ("my-model", "My Model", family.removesuffix("_serial"))
+    if family != "qwen2":  # for which the library picks Qwen's own tokenizer, whatever the folder's files say
+        assert found.vocabulary == open_model(models.model(family), models.tokenizer()).vocabulary
     assert set(found.files) == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 
 
@@ -87,10 +88,11 @@ def bridge(library: PreTrainedModel, tmp_path: Path) -> Any:
 
     models.tokenizer().save_pretrained(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    library.config.architectures = [type(library).__name__]  # as every published config says
     return TransformerBridge.boot_transformers("tiny", hf_model=library, tokenizer=tokenizer)
 
 
-@pytest.mark.parametrize("family", models.FAMILIES)
+@pytest.mark.parametrize("family", [family for family in models.EVERY if family != "gemma3"])
 def test_transformer_lens_bridge_gives_what_transformers_gives(tmp_path: Path, family):
     expected = open_model(models.model(family), models.tokenizer())
 
@@ -207,7 +209,7 @@ BAD = {
     ),
     "a family no test proves": (
         configured(model_type="mamba"),
-        "family 'mamba', but norms.*gemma2, gpt2, llama, qwen3",
+        "family 'mamba', but norms.*gemma2, gemma3.*gpt2.*llama.*qwen3",
     ),
     "a family nobody knows": (configured(model_type="mine"), "family 'mine', but norms and sites are proven only for"),
     "no weights": (lambda p: (p / "model.safetensors").unlink(), "has no weights; save the model as safetensors"),
