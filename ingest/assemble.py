@@ -20,7 +20,7 @@ from ingest.parts import Parts, Unit
 from ingest.plan import Sizes
 from ingest.writer import Writer
 
-_SPAN = 1 << 19
+_SPAN = 1 << 17
 """columns of all units that are merged at once, each with a few dozen candidates"""
 _SHORTEST_SPAN = 1 << 10
 

@@ -30,11 +30,24 @@ _BLOCK = 1024
 """rows of a unit are a multiple of it"""
 _BLOCKS = 32
 """units of one kind and layer, at most: what their columns keep is stored for each of them"""
-_OVERHEAD = 1.15
-"""whole build over bare product"""
+_LOOKING = 1.06
+"""a product that is compared and added up, over the bare product"""
+_DOUBLE = 1.2
+"""of what a sum of squares in float64 takes over the same in float32, half of it left out by symmetry"""
+_RESCORING = 14
+"""an exact weight over a product of the same length within a matrix product"""
+_EDGE_SECONDS = 5e-7
+"""to sort an edge in and write it"""
+_STARTING = 2.0
+"""seconds, to load what was compiled and to write the small files"""
 _EDGE_BYTES = 6.5
-_NODE_BYTES = 500
+_NODE_BYTES = 60
+_NODE_LAYER_BYTES = 16
+"""of a feature, for each layer it has statistics and cuts of"""
 _CANDIDATE_BYTES = 16
+_LIBRARIES = 950 << 20
+_CACHE = 2 << 30
+"""folded layers that are kept in memory, at most"""
 
 
 @dataclass(frozen=True)
@@ -131,6 +144,11 @@ def estimate(name: str, sizes: Sizes, keep: Keep, min_z: float | None, *, device
             edges[kind] += int(beyond * sum(unit.products for unit in all_units if unit.kind == kind))
     total = sum(edges.values())
     candidates, sums = _spilled(all_units, sizes, keep)
+    seconds = None
+    if calibrate:
+        squares = count + 2 * v + sum(n[t] for _, t in pairs) + 2 * count  # rows in covariances, and against them
+        work = _LOOKING * flop + 2 * sizes.d_model * (_DOUBLE * sizes.d_model * squares + _RESCORING * candidates)
+        seconds = work / _speed(sizes.d_model, device, flop) + _EDGE_SECONDS * total + _STARTING
     return Plan(
         name=name,
         layers=len(n),
@@ -139,10 +157,10 @@ def estimate(name: str, sizes: Sizes, keep: Keep, min_z: float | None, *, device
         products=products,
         flop=flop,
         edges=edges,
-        disk=int(total * _EDGE_BYTES + (count + v) * _NODE_BYTES),
-        temporary=_CANDIDATE_BYTES * candidates + 8 * sums + 24 * total,
+        disk=int(total * _EDGE_BYTES + (count + v) * _NODE_BYTES + count * len(n) * _NODE_LAYER_BYTES),
+        temporary=_CANDIDATE_BYTES * candidates + 8 * sums + 24 * total + 8 * (len(n) + 2) * sizes.d_model**2,
         memory=_memory(sizes, keep),
-        seconds=_OVERHEAD * flop / _speed(sizes.d_model, device, flop) if calibrate else None,
+        seconds=seconds,
         device=device,
     )
 
@@ -181,10 +199,15 @@ def _spilled(all_units: list[Unit], sizes: Sizes, keep: Keep) -> tuple[int, int]
 
 
 def _memory(sizes: Sizes, keep: Keep) -> int:
-    widest = max(sizes.n_features)
-    vectors = 4 * sizes.d_model * (2 * sizes.n_vocab + 4 * widest)
-    found = 60 * widest * (4 * (keep.per_layer + keep.z) + keep.per_layer * len(sizes.n_features))
-    return vectors + found + (600 << 20)
+    """Vectors in hand, libraries, and of the widest unit: reservoirs, then what came out of them."""
+    vectors = 4 * sizes.d_model * 3 * sizes.n_vocab
+    layers = 8 * sizes.d_model * sum(sizes.n_features)
+    widest = 8 * sizes.d_model * max(sizes.n_features)
+    reservoirs = max(
+        12 * max(sizes.n_features) * (keep.per_layer + keep.z + 20) * 2,
+        12 * (sizes.n_vocab * (keep.features_per_token + 10) + max(sizes.n_features) * 2 * (keep.tokens + 10)),
+    )
+    return vectors + max(min(layers, _CACHE), 2 * widest) + 3 * reservoirs + _LIBRARIES
 
 
 def _speed(d_model: int, device: str, flop_to_do: float) -> float:

@@ -46,15 +46,19 @@ def spread(vectors: Float32[Tensor, "n d_model"], pool: Pool) -> Spread:
 
     mean = sum(pool.map(added, starts), torch.zeros(d, dtype=torch.float64)) / max(n, 1)
 
-    def outer(start: int) -> Tensor:
-        centred = vectors[start : start + _GATHER].double() - mean
-        return centred.T @ centred
+    width = -(-d // _PANELS)
 
-    covariance = torch.zeros(d, d, dtype=torch.float64)
+    def outer(start: int) -> list[Tensor]:
+        centred = vectors[start : start + _GATHER].double() - mean
+        return [centred[:, first:].T @ centred[:, first : first + width] for first in range(0, d, width)]
+
+    lower = torch.zeros(d, d, dtype=torch.float64)
     for wave in range(0, len(starts), pool.threads):  # no more blocks in memory than threads, added in order
-        for part in pool.map(outer, starts[wave : wave + pool.threads]):
-            covariance += part
-    return Spread(mean, covariance / max(n, 1))
+        for parts in pool.map(outer, starts[wave : wave + pool.threads]):
+            for first, part in zip(range(0, d, width), parts, strict=True):
+                lower[first:, first : first + width] += part
+    lower /= max(n, 1)
+    return Spread(mean, lower.tril() + lower.tril(-1).T)
 
 
 def moments(
