@@ -24,6 +24,8 @@ from atlas.server.home import Home, read_home
 PORT = 7687
 _OPENS = ("java.nio", "java.io", "sun.nio.ch", "java.util.concurrent")
 _DEFAULT_PASSWORD = "neo4j"
+_children: list[subprocess.Popen[bytes]] = []
+"""held for as long as Python runs: a server outlives its :class:`Server`, and Python warns of processes let go"""
 
 
 class Server:
@@ -90,6 +92,7 @@ class Server:
                 cwd=self.home.path,
                 start_new_session=True,
             )
+        _children.append(self._child)
         self.pid = self._child.pid
         self.home.remember(self.pid)
         try:

@@ -36,7 +36,7 @@ def test_both_ways_make_the_same_graph_and_nothing_is_lost_by_the_second(
 ):
     monkeypatch.setenv("ATLAS_HOME", str(tmp_path / "home"))
     toy = graphs.stage(tmp_path / "home")
-    other = graphs.stage(tmp_path / "home", model="other", set="tc-9", sizes=(4, 5), n_tokens=23, seed=7)
+    other = graphs.stage(tmp_path / "home", model="other", set="tc-9", sizes=(4, 5), seed=7)
     place = Place(stopped.address, "neo4j", "", stopped)
 
     plan = offline.install(stopped, [toy.build, other.build], silent)
