@@ -7,8 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from atlas import schema, staging
-from atlas.errors import AtlasError, BadKey, BadQuery, NoAtlas, QueryTimeout, StoreError, WriteRefused
+from atlas.errors import AtlasError, BadBuild, BadKey, BadQuery, NoAtlas, QueryTimeout, StoreError, WriteRefused
 from atlas.stores import Store
+from tests import toy as toy_builds
 from tests.conformance.conftest import Place
 from tests.toy import Toy
 
@@ -150,6 +151,41 @@ def test_a_new_build_of_a_set_replaces_the_old_one(place: Place, stage: Stage):
             ("toy/tc-40", new.run),
             ("bystander/tc-9", bystander.run),
         }
+
+
+def test_another_vocabulary_or_model_by_the_same_name_is_refused(
+    place: Place, stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    toy, wider = stage(), stage(set="tc-wide", n_tokens=19)
+    monkeypatch.setattr(toy_builds, "WORDS", tuple(reversed(toy_builds.WORDS)))
+    other_words = stage(model="other")
+    with place.writing() as store:
+        store.create()
+        store.add(toy.build)
+        before = counts(store)
+
+        with pytest.raises(BadBuild, match="another vocabulary under the name toy-words"):
+            store.add(other_words.build)
+        with pytest.raises(BadBuild, match=r"another model under the name toy \(n_vocab differs\)"):
+            store.add(wider.build)
+
+        assert counts(store) == before
+        assert (store.doctor()["state"] == "right").all()
+
+
+def test_every_node_and_edge_can_be_traced_to_its_run(place: Place, stage: Stage):
+    toy, bystander = stage(), stage(**BYSTANDER)
+    with place.writing() as store:
+        store.create()
+        for one in (toy, bystander):
+            store.add(one.build)
+
+        traced = store.run(
+            "MATCH (f:Feature)<-[:FEEDS]-(:Feature) "
+            "MATCH (s:TranscoderSet {key: f.set})-[:LOADED_BY]->(r:Run) RETURN DISTINCT f.model AS model, r.key AS run"
+        )
+
+    assert set(traced.itertuples(index=False, name=None)) == {("toy", toy.run), ("bystander", bystander.run)}
 
 
 def test_a_sound_atlas_has_nothing_to_mend(place: Place, stage: Stage):

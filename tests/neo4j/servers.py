@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,7 @@ class Place:
 
     def query(self, text: str, **parameters: Any) -> list[dict[str, Any]]:
         """Run anything, behind the store's back."""
-        auth = (self.user, self.password) if self.password else None
-        with (
-            neo4j.GraphDatabase.driver(self.address, auth=auth, notifications_min_severity="OFF") as driver,
-            driver.session() as session,
-        ):
+        with _driver(self.address, self.user, self.password).session() as session:
             return session.run(text, parameters).data()
 
     def wipe(self) -> None:
@@ -61,6 +58,14 @@ class Place:
 _started: dict[str, Place] = {}
 _until_the_end = ExitStack()
 atexit.register(_until_the_end.close)
+
+
+@cache
+def _driver(address: str, user: str, password: str) -> neo4j.Driver:
+    driver = neo4j.GraphDatabase.driver(
+        address, auth=(user, password) if password else None, notifications_min_severity="OFF"
+    )
+    return _until_the_end.enter_context(driver)
 
 
 def shared(name: str) -> Place:
@@ -89,10 +94,33 @@ def _running(name: str) -> Iterator[Place]:
             with _container(name) as place:
                 yield place
             return
-        try:
-            yield Place(server.address, "neo4j", "", server)
-        finally:
-            server.stop()
+        with _watched(server.home.path):
+            try:
+                yield Place(server.address, "neo4j", "", server)
+            finally:
+                server.stop()
+
+
+_WATCH = """
+read -r _
+kill -9 "$(sed -n 's/.*"pid": \\([0-9]*\\).*/\\1/p' "$1/server.json")" && rm -rf "$1"
+"""
+
+
+@contextmanager
+def _watched(home: Path) -> Iterator[None]:
+    """Kill a server whose tests were killed: the pipe to the watcher closes with them, however they end."""
+    watcher = subprocess.Popen(
+        ["sh", "-c", _WATCH, "watch", home],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        watcher.communicate()
 
 
 def absent(why: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,26 @@ from tests.neo4j.servers import Place
 from tests.toy import Toy
 
 pytestmark = pytest.mark.neo4j
+
+
+Filled = tuple[Neo4jStore, Place, Toy]
+
+
+@pytest.fixture(scope="module")
+def filled(server: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
+    """One atlas for all that follows: whatever is asked, it stays as it is."""
+    small = graphs.stage(tmp_path_factory.mktemp("readonly"))
+    server.wipe()
+    with Neo4jStore(server.address, user=server.user, password=server.password, read_only=False) as store:
+        store.create()
+        store.add(small.build)
+        yield store, server, small
+    server.wipe()
+
+
+@pytest.fixture
+def store(filled: Filled) -> Neo4jStore:
+    return filled[0]
 
 
 def ask(store: Neo4jStore, query: str, *, timeout: float = 20, max_rows: int = 100, **parameters: object):
@@ -50,8 +71,8 @@ def ask(store: Neo4jStore, query: str, *, timeout: float = 20, max_rows: int = 1
         "CALL db.prepareForReplanning(1)",
     ],
 )
-def test_it_is_refused_and_nothing_has_changed(query: str, store: Neo4jStore, place: Place, small: Toy):
-    store.add(small.build)
+def test_it_is_refused_and_nothing_has_changed(query: str, filled: Filled):
+    store, place, small = filled
 
     with pytest.raises(WriteRefused, match=r"only reading|which is not one of"):
         ask(store, query)
@@ -74,16 +95,13 @@ def test_several_statements_are_refused(store: Neo4jStore):
         ("EXPLAIN MATCH (f:Feature) RETURN f.key", 0),
     ],
 )
-def test_reading_is_answered(query: str, count: int, store: Neo4jStore, small: Toy):
-    store.add(small.build)
-
+def test_reading_is_answered(query: str, count: int, store: Neo4jStore):
     frame, whole = ask(store, query)
 
     assert (len(frame), whole) == (count, True)
 
 
-def test_an_answer_that_is_cut_says_so(store: Neo4jStore, small: Toy):
-    store.add(small.build)
+def test_an_answer_that_is_cut_says_so(store: Neo4jStore):
     query = "MATCH (f:Feature) RETURN f.key AS key ORDER BY key"
 
     (cut, whole), (all_of_it, really_whole) = ask(store, query, max_rows=39), ask(store, query, max_rows=40)
@@ -117,13 +135,13 @@ def test_what_is_malformed_is_shown_where_it_is(query: str, said: str, store: Ne
         ask(store, query)
 
 
-def test_the_server_itself_reads_no_file_and_no_address(place: Place, tmp_path: Path):
+def test_the_server_itself_reads_no_file_and_no_address(server: Place, tmp_path: Path):
     """The second wall, for whoever talks to the server without us."""
-    if place.server is None:
+    if server.server is None:
         pytest.skip("another's server has its own settings; unset NEO4J_TEST_URI to run this")
     (tmp_path / "secret.csv").write_text("secret")
 
     for source in (f"file://{tmp_path}/secret.csv", "http://127.0.0.1:1/x.csv"):
         with pytest.raises(Exception, match=r"(?i)not permitted|disabled|not allowed|blocked|cannot load"):
-            place.query(f"LOAD CSV FROM '{source}' AS row RETURN row")
+            server.query(f"LOAD CSV FROM '{source}' AS row RETURN row")
     assert "dbms.security.allow_csv_import_from_file_urls" in SETTINGS

@@ -149,17 +149,6 @@ def test_the_lease_of_a_writer_that_was_killed_is_taken_over_at_once(
     assert graphs.on(place) == graphs.of(small)
 
 
-def test_every_node_and_edge_can_be_traced_to_its_run(store: Neo4jStore, small: Toy, bystander: Toy):
-    store.add(small.build)
-
-    traced = store.run(
-        "MATCH (f:Feature)<-[:FEEDS]-(:Feature) "
-        "MATCH (s:TranscoderSet {key: f.set})-[:LOADED_BY]->(r:Run) RETURN DISTINCT f.model AS model, r.key AS run"
-    )
-
-    assert set(traced.itertuples(index=False, name=None)) == {("toy", small.run), ("bystander", bystander.run)}
-
-
 def stop_in_the_edges(what: str, done: int, total: int) -> None:
     if what == "edges" and done:
         raise KeyboardInterrupt

@@ -4,6 +4,7 @@
 :mod:`.store`        the contract of :class:`atlas.stores.Store`, over Bolt
 :mod:`.connection`   one driver for each process and server; what the server's errors mean
 :mod:`.state`        who writes, and whether a reader may trust what it just read
+:mod:`.clashes`      two things by one name
 :mod:`.load`         online loading, resumable, unseen until whole
 :mod:`.publish`      showing, replacing, withdrawing
 :mod:`.sweep`        what loads and removals leave behind

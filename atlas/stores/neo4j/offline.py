@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from atlas.errors import BadBuild, NoAtlas, NoSpace, StoreError
+from atlas.errors import NoAtlas, NoSpace, StoreError
 from atlas.server import Server
 from atlas.staging import Build
 from atlas.stores import Progress
-from atlas.stores.neo4j import importfiles
+from atlas.stores.neo4j import clashes, importfiles
 from atlas.stores.neo4j.doctor import staged
 from atlas.stores.neo4j.importfiles import DATABASE, Plan
 from atlas.stores.neo4j.store import Neo4jStore
@@ -75,9 +75,9 @@ def _held(store: Neo4jStore, column: str) -> dict[str, Any]:
 def write(builds: Sequence[Build], folder: Path, progress: Progress) -> Plan:
     """Write the importer's files for these builds, which must be all that the database is to hold.
 
-    Raises BadBuild where two builds are of one set.
+    Raises BadBuild where two builds are of one set, or mean two things by the name of a model or vocabulary.
     """
-    _refuse_twins(builds)
+    clashes.refuse_among(builds)
     folder.mkdir(parents=True, exist_ok=True)
     return importfiles.Files(builds, folder, progress).write()
 
@@ -169,16 +169,6 @@ def _swap(fresh: Path, data: Path) -> None:
             new.rename(old)
     for old in aside:
         shutil.rmtree(old)
-
-
-def _refuse_twins(builds: Sequence[Build]) -> None:
-    seen: dict[str, str] = {}
-    for build in builds:
-        if build.set_key in seen:
-            raise BadBuild(
-                f"{build.id} and {seen[build.set_key]} are two builds of {build.set_key}; a database holds one of a set"
-            )
-        seen[build.set_key] = build.id
 
 
 def _spoken(seconds: float) -> str:

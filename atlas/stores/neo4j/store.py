@@ -16,7 +16,19 @@ from atlas.errors import BadKey, BadQuery, StoreError, StoreLocked
 from atlas.observed import Observed, observed
 from atlas.staging import Build
 from atlas.stores import Progress
-from atlas.stores.neo4j import connection, describe, doctor, fetched, fulltext, load, publish, readonly, state, sweep
+from atlas.stores.neo4j import (
+    clashes,
+    connection,
+    describe,
+    doctor,
+    fetched,
+    fulltext,
+    load,
+    publish,
+    readonly,
+    state,
+    sweep,
+)
 from atlas.stores.neo4j.connection import OUT_OF_MEMORY, Place
 from atlas.stores.neo4j.frames import frame
 from atlas.stores.neo4j.importfiles import restoring
@@ -195,6 +207,7 @@ class Neo4jStore:
             sweep.sweep(writer, _silent)
 
     def _load(self, writer: state.Writer, build: Observed, show: Progress) -> None:
+        clashes.refuse(writer, build)
         begun = load.begin(writer, build)
         for other in load.under_way(writer):
             if other.set == build.set_key and other.key != begun.key:
