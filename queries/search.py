@@ -1,23 +1,34 @@
-"""Features by what a person types: words of their labels and descriptions, or a token they read."""
+"""Features by what a person types: words of their labels and descriptions, a token they read, or what is meant."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from atlas.errors import BadKey, BadSetting
 from atlas.model import TokenKey, TokenText, parse
-from queries.answers import choice, count, rows
+from queries import meaning
+from queries.answers import choice, count, rows, smallest
 from queries.catalog import records
+from queries.encoder import Encoder
 from queries.held import held, of_model, one_set
+from queries.meaning import Progress
+from queries.neighbours import layer_range
 from queries.resolve import resolve, vocabularies_of
 
 if TYPE_CHECKING:
     from atlas.stores import Store
 
 COLUMNS = {"key": "text", "layer": "int", "label": "text", "text": "text", "score": "float", "matched_by": "text"}
+Row = tuple[Any, ...]
+"""in the order of :data:`COLUMNS`"""
+UNITS = {"text": "deviations", "token": "deviations", "meaning": "cosine", "all": "rank in both, 1 / (60 + rank)"}
+"""How one may search, and the unit of the score."""
+FUSED = 60
+"""What is added to ranks before they are turned into scores; the constant of the paper."""
 
 LABEL = 5.0
 """What the word at the head of a label counts for, in deviations: the z of a token that clearly stands out."""
@@ -44,7 +55,17 @@ class _Evidence:
 
 
 def search(
-    graph: Store, text: str, *, by: str = "text", model: str | None = None, set: str | None = None, k: int = 20
+    graph: Store,
+    text: str,
+    *,
+    by: str = "text",
+    model: str | None = None,
+    set: str | None = None,
+    layer: str | int | None = None,
+    min: float | None = None,
+    k: int = 20,
+    encoder: Encoder | None = None,
+    progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Features for a word or phrase, the best first.
 
@@ -55,56 +76,121 @@ def search(
     best match = 1. So the features that read the word most exclusively come first, those that only mention it last.
     Where no token says the word, the tokens that hold most of it stand for it ("abbit"), and ``attrs["note"]`` says so.
     ``by="token"``: only the features that a token excites, by z; ``text`` is the token's text, or its key.
-    ``model``, ``set``: only their features.
+    ``by="meaning"``: by the cosine between what is asked and the nearest of a feature's label and descriptions, as
+    vectors of a sentence encoder (:mod:`queries.encoder`; ``encoder``: another one). Vectors are made when a set is
+    first asked so, which takes minutes for hundreds of thousands of features (``progress``: called with what is done),
+    and kept beside the atlas. ``by="all"``: both rankings in one. A feature counts 1 / (60 + its rank) in each of the
+    two, by text and by meaning (reciprocal rank fusion, Cormack, Clarke and Büttcher 2009,
+    https://doi.org/10.1145/1571941.1572114) where it is among the first 4 ``k`` of it, 100 at least; so what either
+    puts on top comes near the top, and what both do comes first.
+    ``model``, ``set``, ``layer`` (``"2"`` or ``"0-3"``): only their features. ``min``: only scores of so much or more.
 
-    Columns ``key, layer, label, text`` (what matched), ``score`` (deviations), ``matched_by`` (token, part, label,
-    description, or two of them). ``attrs["complete"]`` is False where more matched than were looked at.
-    Raises BadKey, BadSetting.
+    Columns ``key, layer, label, text`` (what matched), ``score`` (its unit is ``attrs["score"]``: deviations, cosine,
+    or rank), ``matched_by`` (token, part, label, description, meaning, or several of them). ``attrs["complete"]`` is
+    False where more matched than were looked at. Raises BadKey, BadSetting.
     """
-    choice("by", by, ("text", "token"))
+    choice("by", by, tuple(UNITS))
     count("k", k)
     if not isinstance(text, str) or not _encodes(text):
         raise BadSetting(f"what to search for is {ascii(text)[:40]}; give text")
-    scope = _Scope(graph, model, set)
+    scope = _Scope(graph, model, set, layer)
+    least = smallest("min", min)
+    note, whole = "", True
     if not text.strip():
-        frame, whole, note = rows([], COLUMNS), True, "nothing to search for: the text is blank"
+        found, note = [], "nothing to search for: the text is blank"
     elif by == "token":
-        said = _Evidence(tokens={key: (shown, 1.0) for key, shown in _tokens_that_say(graph, text, model, set)})
-        frame, whole = _rank(graph, said, k, scope), False
-        note = "of the connections that are kept" if len(frame) else f"no feature reads {text!r} among what is kept"
+        found, whole = _by_token(graph, text, k, scope), False
+        note = "of the connections that are kept" if found else f"no feature reads {text!r} among what is kept"
+    elif by == "text":
+        found, whole, note = _by_text(graph, text, k, scope)
     else:
-        limit = max(_LEAST_MATCHES, 20 * k) * scope.share
-        hits = graph.fulltext(text, limit=limit)
-        said = _evidence(hits, text)
-        note = "" if said.tokens else _add_parts(graph, said, text, vocabularies_of(graph, set, model))
-        frame, whole = _rank(graph, said, k, scope), len(hits) < limit
-        if frame.empty:
-            note = f"nothing says {text!r}{scope.where}"
-        elif not whole:
-            note = f"the best of the first {limit:,} matches"
-    frame.attrs = {"score": "deviations", "by": by, "complete": whole}
-    if model is not None or set is not None:
+        means = meaning.chosen(encoder)
+        found = _by_meaning(graph, text, k if by == "meaning" else _fused(k), scope, means, progress)
+        note = f"by {means.name}"
+        if by == "all":
+            said, whole, _ = _by_text(graph, text, _fused(k), scope)
+            found = _both(said, found)[:k]
+    if min is not None and found:
+        found = [row for row in found if row[4] >= least]
+        note = note if found else f"nothing scores {least:g} or more"
+    frame = rows(found, COLUMNS)
+    frame.attrs = {"score": UNITS[by], "by": by, "complete": whole}
+    if scope.where:
         frame.attrs |= {"model": model, "set": scope.set}
     if note:
         frame.attrs["note"] = note
     return frame
 
 
-class _Scope:
-    """Which features are asked for: all, a model's, or a set's."""
+def _by_text(graph: Store, text: str, k: int, scope: _Scope) -> tuple[list[Row], bool, str]:
+    """Rows, whether every match was looked at, and what to tell the reader."""
+    limit = max(_LEAST_MATCHES, 20 * k) * scope.share
+    hits = graph.fulltext(text, limit=limit)
+    said = _evidence(hits, text)
+    note = "" if said.tokens else _add_parts(graph, said, text, vocabularies_of(graph, scope.set, scope.model))
+    found, whole = _rank(graph, said, k, scope), len(hits) < limit
+    if not found:
+        note = f"nothing says {text!r}{scope.where}"
+    elif not whole:
+        note = f"the best of the first {limit:,} matches"
+    return found, whole, note
 
-    def __init__(self, graph: Store, model: str | None, set: str | None) -> None:
+
+def _by_token(graph: Store, text: str, k: int, scope: _Scope) -> list[Row]:
+    said = {key: (shown, 1.0) for key, shown in _tokens_that_say(graph, text, scope.model, scope.set)}
+    return _rank(graph, _Evidence(tokens=said), k, scope)
+
+
+def _by_meaning(
+    graph: Store, text: str, k: int, scope: _Scope, encoder: Encoder, progress: Progress | None
+) -> list[Row]:
+    asked = meaning.unit(encoder, [text])[0]
+    found = meaning.nearest(graph, asked, scope.sets, k, encoder, layers=scope.layers, progress=progress)
+    return [
+        (near.key, near.layer, records(graph, "label", key=near.key)[0]["label"], near.text, near.score, "meaning")
+        for near in found
+    ]
+
+
+def _both(one: list[Row], other: list[Row]) -> list[Row]:
+    """Two rankings in one, by reciprocal ranks; what matched is told by the one that ranks it higher."""
+    scores: dict[str, float] = {}
+    told: dict[str, Row] = {}
+    by: dict[str, list[str]] = {}
+    for rank, pair in enumerate(zip_longest(one, other), start=1):
+        for row in filter(None, pair):
+            scores[row[0]] = scores.get(row[0], 0.0) + 1 / (FUSED + rank)
+            told.setdefault(row[0], row)
+            by.setdefault(row[0], []).append(row[5])
+    best = sorted(scores, key=lambda key: (-scores[key], key))
+    return [(*told[key][:4], scores[key], "+".join(by[key])) for key in best]
+
+
+def _fused(k: int) -> int:
+    """How far down each of two rankings is read."""
+    return max(4 * k, 100)
+
+
+class _Scope:
+    """Which features are asked for: all, a model's, a set's, some layers'."""
+
+    def __init__(self, graph: Store, model: str | None, set: str | None, layer: str | int | None) -> None:
         sets = held(graph)
+        self.model = model
         self.set = one_set(sets, set, model, "the features are of").key if set is not None else None
         own = sets if model is None else of_model(sets, model)
-        self.names = [one.key for one in own if self.set in (None, one.key)]
+        self.sets = [one for one in own if self.set in (None, one.key)]
+        self.names = [one.key for one in self.sets]
+        self.layers = layer_range(layer)
         self.where = f" in {self.set or model}" if self.set or model else ""
-        self.share = max(1, len(sets) // max(1, len(self.names)))
+        self.where += f" in layers {layer}" if layer is not None else ""
+        self.share = max(1, len(sets) // max(1, len(self.names))) * (1 if layer is None else 4)
         """how many times more matches to ask for, so that enough are left"""
 
     def __contains__(self, key: str) -> bool:
         owner, layer_and_name, _ = key.rsplit("/", 2)
-        return f"{owner}/{layer_and_name.partition('-')[2]}" in self.names
+        layer, _, name = layer_and_name.partition("-")
+        return f"{owner}/{name}" in self.names and self.layers[0] <= int(layer) <= self.layers[1]
 
 
 def _evidence(hits: pd.DataFrame, text: str) -> _Evidence:
@@ -152,13 +238,14 @@ def _add_parts(graph: Store, found: _Evidence, text: str, vocabularies: list[str
     return f"no token says {word!r}: by its part {parts}" if parts else ""
 
 
-def _rank(graph: Store, said: _Evidence, k: int, scope: _Scope) -> pd.DataFrame:
+def _rank(graph: Store, said: _Evidence, k: int, scope: _Scope) -> list[Row]:
     found: dict[str, dict[str, Any]] = {}
     # The first k of the scope are among the first k of each of its sets.
     restricted = scope.names if scope.where else [""]
     for token, (text, nearness) in said.tokens.items():
         for set_key in restricted:
-            for row in records(graph, "token_features", key=token, set=set_key, sign=1, limit=max(k, 50)):
+            asked = {"set": set_key, "sign": 1, "first": scope.layers[0], "last": scope.layers[1], "limit": max(k, 50)}
+            for row in records(graph, "token_features", key=token, **asked):
                 score = nearness * row["z"]
                 if score > found.get(row["key"], {"score": 0.0})["score"]:
                     shown = {"layer": row["layer"], "label": row["label"], "text": text}
@@ -174,7 +261,7 @@ def _rank(graph: Store, said: _Evidence, k: int, scope: _Scope) -> pd.DataFrame:
         if "layer" not in row:
             node = records(graph, "label", key=key)[0]
             row |= {"layer": node["layer"], "label": node["label"]}
-    return rows([(key, *(row[name] for name in list(COLUMNS)[1:])) for key, row in best], COLUMNS)
+    return [(key, *(row[name] for name in list(COLUMNS)[1:])) for key, row in best]
 
 
 def _tokens_that_say(graph: Store, text: str, model: str | None, set: str | None) -> list[tuple[str, str]]:

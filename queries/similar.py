@@ -1,4 +1,4 @@
-"""Features alike: those that read the same, or write the same, within a set and across models."""
+"""Features alike: those that read or write the same, or of which the same is said, within a set and across models."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import math
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from atlas.errors import BadKey
+from queries import meaning
 from queries.answers import choice, count, rows
 from queries.catalog import records
+from queries.encoder import Encoder
 from queries.held import Held, envelope, held, of_model, one_set
-from queries.neighbours import Filter, around
+from queries.meaning import Progress
+from queries.neighbours import LAST_LAYER, Filter, around
 from queries.present_text import quoted
 from queries.resolve import Key, Node, resolve
 
@@ -29,32 +33,45 @@ Profile = dict[str, tuple[float, str]]
 
 
 def similar(
-    graph: Store, key: Key, *, by: str = "inputs", model: str | None = None, set: str | None = None, k: int = 20
+    graph: Store,
+    key: Key,
+    *,
+    by: str = "inputs",
+    model: str | None = None,
+    set: str | None = None,
+    k: int = 20,
+    encoder: Encoder | None = None,
+    progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """Features whose connections are like a feature's, the most alike first.
+    """Features that are like a feature, the most alike first.
 
     ``by``: ``inputs`` (tokens and earlier features that they read) or ``outputs`` (logits and later features). The
     score is the cosine of the z of all kept connections: 1 is the same profile, 0 nothing in common. Features of one
     set are compared by tokens and features, those of different sets or models by the tokens that they share.
     ``model``, ``set``: only their features; without either, all that share the vocabulary.
     Looked at are the features that share one of the 24 strongest neighbours, the 3 ``k`` of most overlap there.
+    ``description``: what is said of them, their labels included; the score is the largest cosine between the vectors
+    of a text of one and a text of the other (see :func:`queries.search` by meaning; ``encoder``, ``progress`` too).
+    All features are looked at, whatever their vocabulary.
 
     Columns ``key, layer, label, text`` (the strongest of what they share), ``score``, ``matched_by`` (= ``by``).
     Raises BadKey for a token, Ambiguous, BadSetting.
     """
-    choice("by", by, ("inputs", "outputs"))
+    choice("by", by, ("inputs", "outputs", "description"))
     count("k", k)
     node = resolve(graph, key, set=set if model is None else None)
     if node.type != "Feature":
         raise BadKey(f"{node.key} is a token; features are compared, `atlas outputs {node.key}` lists those it excites")
     sets = held(graph)
     own = node.sets(sets)[0]
-    scope = [one for one in sets if one.vocabulary == own.vocabulary]
+    scope = [one for one in sets if by == "description" or one.vocabulary == own.vocabulary]
     if set is not None:
         chosen = one_set(sets, set, model, "the features are of")
         scope = [one for one in scope if one == chosen]
     elif model is not None:
         scope = [one for one in of_model(sets, model) if one in scope]
+    if by == "description":
+        return _said_alike(graph, node, own, scope, k, meaning.chosen(encoder), progress)
     mine = _profile(graph, node, by, sets)
     ranked = []
     for other in _candidates(graph, node, mine, by, [one.key for one in scope])[: 3 * k]:
@@ -69,6 +86,29 @@ def similar(
     probes = f"one of its {PROBES} strongest {by}"
     note = f"among the features that share {probes}" if len(frame) else f"no feature shares {probes}"
     frame.attrs |= {"score": "cosine of z", "by": by, "note": note}
+    return frame
+
+
+def _said_alike(
+    graph: Store, node: Node, own: Held, scope: list[Held], k: int, encoder: Encoder, progress: Progress | None
+) -> pd.DataFrame:
+    said = meaning.kept(graph, own, encoder, progress)
+    best: dict[str, meaning.Near] = {}
+    for at in said.rows["text"][said.rows["key"] == node.key]:
+        vector = said.vectors[int(at)].astype(np.float32)
+        near = meaning.nearest(graph, vector, scope, k + 1, encoder, layers=(0, LAST_LAYER), progress=progress)
+        for one in near:
+            if one.key != node.key and (one.key not in best or best[one.key].score < one.score):
+                best[one.key] = one
+    order = sorted(best.values(), key=lambda one: (-one.score, one.key))[:k]
+    found = [
+        (one.key, one.layer, records(graph, "label", key=one.key)[0]["label"], one.text, one.score, "description")
+        for one in order
+    ]
+    frame = rows(found, COLUMNS)
+    frame.attrs = envelope(scope, "cosine", True, 0.0)
+    note = f"by {encoder.name}" if found else f"nothing is said of {node.key}, or of any other feature here"
+    frame.attrs |= {"score": "cosine of what is said", "by": "description", "note": note}
     return frame
 
 

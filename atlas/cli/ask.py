@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from atlas.cli.options import Output, answer, opened, question
+from atlas.cli.options import Output, answer, opened, progress, question
 
 _SET = click.option("--set", "set_key", metavar="MODEL/SET", help="The set that short keys such as 4/1201 belong to.")
 _COUNT = click.option("-k", type=click.IntRange(min=1), default=20, show_default=True, help="How many.")
@@ -29,15 +29,47 @@ _EDGES = click.option("--min", "minimum", type=click.FloatRange(min=0), help="On
 @click.command()
 @question
 @click.argument("text")
-@click.option("--by", type=click.Choice(["text", "token"]), default="text", show_default=True)
+@click.option(
+    "--by",
+    type=click.Choice(["text", "token", "meaning", "all"]),
+    default="text",
+    show_default=True,
+    help="Words, a token, what is meant, or words and meaning.",
+)
 @click.option("--model", help="Only in this model.")
+@_SET
+@click.option("--layer", metavar="A-B", help="Only features of these layers.")
+@click.option("--min", "minimum", type=click.FloatRange(min=0), help="Only scores of so much or more.")
 @_COUNT
-def search(output: Output, text: str, by: str, model: str | None, k: int) -> None:
-    """Features by their words or by a token."""
+def search(output: Output, text: str, set_key: str | None, minimum: float | None, **options: Any) -> None:
+    """Features by their words, by a token or by what is meant."""
     import queries
 
-    with opened(output) as graph:
-        answer(output, queries.search(graph, text, by=by, model=model, k=k))
+    with opened(output) as graph, progress(output.quiet) as show:
+        found = queries.search(graph, text, set=set_key, min=minimum, progress=show, **options)
+    answer(output, found)
+
+
+@click.command()
+@question
+@click.argument("key")
+@click.option(
+    "--by",
+    type=click.Choice(["inputs", "outputs", "description"]),
+    default="inputs",
+    show_default=True,
+    help="In what.",
+)
+@click.option("--model", help="Only features of this model.")
+@_SET
+@_COUNT
+def similar(output: Output, key: str, set_key: str | None, **options: Any) -> None:
+    """Features like a feature: in what they read, write, or in what is said of them."""
+    import queries
+
+    with opened(output) as graph, progress(output.quiet) as show:
+        found = queries.similar(graph, key, set=set_key, progress=show, **options)
+    answer(output, found)
 
 
 @click.command()

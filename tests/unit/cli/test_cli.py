@@ -57,6 +57,7 @@ QUESTIONS = {
     "paths": ["OTHER", "KEY"],
     "reach": ["OTHER"],
     "motifs": ["--samples", "2"],
+    "similar": ["KEY"],
     "doctor": [],
 }
 

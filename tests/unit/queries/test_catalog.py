@@ -28,7 +28,7 @@ SAMPLES: dict[str, Any] = {
     "text": " rabbit",
 }
 TOKEN_KEYED = {"token", "token_features", "promoting_features"}
-NOTHING_YET = {"features_by_description", "descriptions"}
+NOTHING_YET = {"features_by_description", "descriptions", "description_runs", "said"}
 
 
 def body(text: str) -> str:

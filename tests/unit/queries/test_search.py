@@ -88,7 +88,7 @@ def test_what_cannot_be_searched_for_is_refused(asked: Asked):
         queries.search(asked.graph, "walrus", by="token")
     with pytest.raises(BadKey, match="did you mean 'other'"):
         queries.search(asked.graph, "rabbit", model="othr")
-    for options in ({"by": "meaning"}, {"k": 0}):
+    for options in ({"by": "smell"}, {"k": 0}):
         with pytest.raises(BadSetting):
             queries.search(asked.graph, "rabbit", **options)
     with pytest.raises(BadSetting):
