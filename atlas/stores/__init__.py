@@ -15,6 +15,7 @@ from atlas import settings
 if TYPE_CHECKING:
     import pandas as pd
 
+    from atlas.matches import Matches
     from atlas.staging import Build
     from atlas.stores.adjacency import Adjacency
 
@@ -64,6 +65,13 @@ class Store(Protocol):
 
         Descriptions that are no longer staged go. The same again changes nothing. False where the atlas does not hold
         this build.
+        """
+        ...
+
+    def match(self, matches: Matches, progress: Progress | None = None) -> None:
+        """Keep matches of two sets, in place of those that the same method found before; they go with either set.
+
+        The same again changes nothing. Raises BadKey where a set is not here as it was when they were compared.
         """
         ...
 

@@ -119,6 +119,8 @@ def _kept(old: Engine, without: set[str]) -> Iterator[tuple[str, str, pa.Schema]
     """Table, query and columns of all that stays; nodes first."""
     sets = [row for row in old.values("MATCH (s:TranscoderSet) RETURN s.key, s.model, s.run") if row[0] not in without]
     keys, models, runs = ([row[column] for row in sets] for column in range(3))
+    compared = old.values("MATCH (a:Feature)-[e:MATCHES]->(b:Feature) RETURN DISTINCT e.run, a.set, b.set")
+    runs += [run for run, *ends in compared if set(ends) <= set(keys)]
     vocabularies = [name for key, name in old.values("MATCH (m:Model) RETURN m.key, m.tokenizer") if key in models]
     nodes = {
         "Model": f"MATCH (n:Model) WHERE n.key IN {_literals(models)}",
@@ -132,11 +134,14 @@ def _kept(old: Engine, without: set[str]) -> Iterator[tuple[str, str, pa.Schema]
         columns = ", ".join(f"n.{p.name} AS {p.name}" for p in node.stored)
         yield node.label, f"{nodes[node.label]} RETURN {columns}", node.stored_arrow
     for edge in schema.EDGES:
-        # every relationship has an end that belongs to one set
+        # every relationship has an end that belongs to one set; a match has two, and stays where both do
         ends = {"a": edge.source, "b": edge.target}
-        owner = next((f"{end}.set" for end, label in ends.items() if label == "Feature"), "a.key")
+        owners = [f"{end}.set" for end, label in ends.items() if label == "Feature"] or ["a.key"]
+        stay = " AND ".join(
+            f"{owner} IN {_literals(keys)}" for owner in (owners if edge.type == "MATCHES" else owners[:1])
+        )
         columns = "".join(f", e.{p.name} AS {p.name}" for p in edge.stored)
-        match = f"MATCH (a:{edge.source})-[e:{edge.type}]->(b:{edge.target}) WHERE {owner} IN {_literals(keys)}"
+        match = f"MATCH (a:{edge.source})-[e:{edge.type}]->(b:{edge.target}) WHERE {stay}"
         yield edge.type, f"{match} RETURN a.key AS source, b.key AS target{columns}", edge.stored_arrow
 
 

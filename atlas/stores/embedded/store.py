@@ -13,11 +13,12 @@ import pandas as pd
 from atlas import schema, staging
 from atlas.descriptions.loading import changes
 from atlas.errors import BadBuild, BadKey, NoAtlas, StoreError, StoreVersion
+from atlas.matches import Matches
 from atlas.observed import Observed, observed
 from atlas.staging import Build, open_build
 from atlas.stores import Progress, adjacency
 from atlas.stores.adjacency import Adjacency
-from atlas.stores.embedded import describe, doctor, index, readonly, rows
+from atlas.stores.embedded import describe, doctor, index, matching, readonly, rows
 from atlas.stores.embedded.asking import Asker
 from atlas.stores.embedded.engine import Engine
 from atlas.stores.embedded.folder import ADJACENCY, GRAPH, INDEX, Folder
@@ -106,6 +107,13 @@ class EmbeddedStore:
             with self._change(anew=frozenset({build.set_key})) as (_, engine):
                 describe.apply(engine, found, progress or _silent)
         return found is not None
+
+    def match(self, matches: Matches, progress: Progress | None = None) -> None:
+        self._writing()
+        matches.check(self)
+        if not matches.kept_in(self):
+            with self._change() as (_, engine):
+                matching.apply(engine, matches)
 
     def remove(self, model: str, set: str | None = None, progress: Progress | None = None) -> int:
         self._writing()

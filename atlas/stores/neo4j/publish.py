@@ -69,9 +69,17 @@ MERGE (t)-[:LOADED_BY]->(r)
 """
 )
 _DROP_SET = _FENCE + "MATCH (t) WHERE (t:TranscoderSet OR t:AtlasSet) AND t.key = $set DETACH DELETE t"
+ORPHAN_RUNS = (
+    _FENCE
+    + """
+MATCH (r:Run) WHERE NOT EXISTS { MATCH (:TranscoderSet)-[:LOADED_BY]->(r) }
+  AND NOT EXISTS { MATCH (:Feature)-[e:MATCHES]->(:Feature) WHERE e.run = r.key }
+DETACH DELETE r
+"""
+)
 _ORPHANS = (
     _FENCE + "MATCH (m:Model) WHERE NOT EXISTS { MATCH (:TranscoderSet)-[:OF]->(m) } DETACH DELETE m",
-    _FENCE + "MATCH (r:Run) WHERE NOT EXISTS { MATCH (:TranscoderSet)-[:LOADED_BY]->(r) } DETACH DELETE r",
+    ORPHAN_RUNS,
 )
 _RETIRE_TOKENS = (
     _FENCE

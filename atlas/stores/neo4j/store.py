@@ -13,6 +13,7 @@ from neo4j.exceptions import ClientError, Neo4jError
 
 from atlas.descriptions.loading import changes
 from atlas.errors import BadKey, BadQuery, StoreError, StoreLocked
+from atlas.matches import Matches
 from atlas.observed import Observed, observed
 from atlas.staging import Build
 from atlas.stores import Progress
@@ -24,6 +25,7 @@ from atlas.stores.neo4j import (
     fetched,
     fulltext,
     load,
+    matching,
     publish,
     readonly,
     state,
@@ -170,6 +172,14 @@ class Neo4jStore:
             describe.apply(writer, found, show)
             sweep.sweep(writer, show)
             return True
+
+    @_writes
+    def match(self, matches: Matches, progress: Progress | None = None) -> None:
+        with state.writing(self._driver, self._database, self.address, f"matching {matches.a}") as writer:
+            sweep.sweep(writer, progress or _silent)
+            matches.check(self)
+            if not matches.kept_in(self):
+                matching.apply(writer, matches, progress or _silent)
 
     def fulltext(self, text: str, *, limit: int) -> pd.DataFrame:
         words, typed = fulltext.asked(text)
