@@ -82,7 +82,9 @@ def describe(store: str | None, quiet: bool, name: str, **given: Any) -> None:
     type=click.Choice(["parquet", "graphml", "neo4j-import", "weightlens", "neuronpedia", "csv"]),
     required=True,
 )
-@click.option("--run", help="With descriptions: this run; the newest if not said.")
+@click.option(
+    "--run", help="With descriptions: this run; if not said the newest, of WeightLens' the one asked for last."
+)
 @click.option(
     "--method", help="With neuronpedia: descriptions by this method (default atlas); with tables: only these."
 )
@@ -162,7 +164,7 @@ def _describe(build: Build, quiet: bool, given: dict[str, Any]) -> tuple[Any, De
             f"describing needs the extra that brings torch ({error.name} is missing): "
             "pip install 'feature-atlas[ingest]'"
         ) from error
-    subject = surface.subject(build, given["model"], given["transcoders"], _device(given["device"]))
+    subject = surface.subject(build, given["model"], given["transcoders"], given["device"])
     request = engine.Request(
         preset=given["preset"],
         token_z=given["token_z"],
@@ -174,12 +176,6 @@ def _describe(build: Build, quiet: bool, given: dict[str, Any]) -> tuple[Any, De
     )
     with progress(quiet) as show:
         return subject, engine.describe(subject, request, show)
-
-
-def _device(asked: str) -> str:
-    import torch
-
-    return ("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked
 
 
 def _summary(build: Build, found: Descriptions) -> str:
@@ -195,7 +191,21 @@ def _summary(build: Build, found: Descriptions) -> str:
     passes, candidates = found.manifest.get("passes"), found.manifest.get("candidates")
     if passes:
         lines += ["", f" {candidates:,} candidates tried in {passes:,} forward passes"]
+    if found.manifest.get("close"):
+        lines += ["", *_close(build, found)]
     return "\n".join(lines)
+
+
+def _close(build: Build, found: Descriptions) -> list[str]:
+    """WeightLens' features of which rounding decides something: the first of them, and where all are."""
+    details = found.details()
+    keys = build.keys("Feature").take(details["feature"]).to_pylist()
+    calls = [(key, entries) for key, entries in zip(keys, details["close"].to_pylist(), strict=True) if entries]
+    said = (
+        f" {len(calls):,} features have a score within 1e-4 of a threshold, or rest on one that has: rounding decides"
+    )
+    lines = [f"   {key}: {'; '.join(entries[:3])}{'; …' if len(entries) > 3 else ''}" for key, entries in calls[:8]]
+    return [said, *lines, *([f"   all: column close of {found.path}/details.parquet"] if len(calls) > 8 else [])]
 
 
 def _into_store(build: Build, store: str | None, quiet: bool) -> None:

@@ -16,7 +16,7 @@ _FROM = (
         "--model", help="The build's model, where it is not where it was: a folder, or a hub repo[@revision]."
     ),
     click.option("--transcoders", help="The build's transcoders, likewise."),
-    click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda[:n]"),
+    click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:n]"),
 )
 
 

@@ -6,7 +6,7 @@ Specification, format 1. Keywords as in RFC 2119. ::
       labels.json               a user's order of methods; absent until somebody changes it
       METHOD-RUN/
         manifest.json           written last: its presence means "finished"
-        run.json                when and how long; outside every hash
+        run.json                when and how long, and when it was last asked for; outside every hash
         texts.parquet           TEXTS: one row a description; what stores load
         details.parquet         what the texts rest on, one row a feature; its columns are the method's own
         work/                   parts of an unfinished run; a finished one has none
@@ -120,6 +120,13 @@ class Descriptions:
     def run_node(self) -> dict[str, str]:
         """The Run node of this run: ``key, code, inputs, settings``."""
         return self.manifest["run_node"]
+
+    def times(self) -> dict[str, Any]:
+        """When it was made, how long that took (``seconds``), and when it was last ``asked`` for."""
+        try:
+            return json.loads((self.path / "run.json").read_text())
+        except (OSError, ValueError):
+            return {}
 
     def _read(self, name: str) -> pa.Table:
         try:

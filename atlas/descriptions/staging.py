@@ -43,10 +43,12 @@ class Staging:
         return descriptions.folder(self.build) / f"{self.method}-{self.run.id}"
 
     def finished(self) -> Descriptions | None:
-        """The run, where it is there already."""
+        """The run, where it is there already; that it was asked for again is noted."""
         if not (self.path / "manifest.json").exists():
             return None
-        return descriptions.find(self.build, self.method, self.run.id)
+        found = descriptions.find(self.build, self.method, self.run.id)
+        self._json("run.json", found.times() | {"asked": datetime.now(UTC).isoformat(timespec="microseconds")})
+        return found
 
     def layer(self, layer: int, make: Callable[[], pa.Table]) -> pa.Table:
         """One layer's details: those of an earlier attempt, or made now and kept."""
@@ -72,6 +74,7 @@ class Staging:
             {
                 "started": self._started.isoformat(timespec="seconds"),
                 "finished": now.isoformat(timespec="seconds"),
+                "asked": now.isoformat(timespec="microseconds"),
                 "seconds": round(time.perf_counter() - self._clock, 3),
             },
         )

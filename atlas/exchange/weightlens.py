@@ -231,8 +231,11 @@ def _scores(record: Record) -> str:
 
 
 def newest(build: Build, run: str | None = None) -> Descriptions:
-    """The newest WeightLens run of a build, or the one named; raises :class:`atlas.errors.BadDescriptions`."""
+    """The WeightLens run of a build that was asked for last, or the one named.
+
+    Raises :class:`atlas.errors.BadDescriptions`.
+    """
     found = [one for one in descriptions.staged(build) if one.method in METHODS and run in (None, one.run)]
     if not found:
         return descriptions.find(build, METHODS[0], run)
-    return max(found, key=lambda one: (one.manifest["created"], one.number))
+    return max(found, key=lambda one: (one.times().get("asked", one.manifest["created"]), one.number))

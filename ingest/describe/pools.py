@@ -11,7 +11,7 @@ All features of a tile are scored by one matrix product; the pools are float32, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,8 @@ from ingest.transcoder import TranscoderSource
 from ingest.weights import ModelWeights
 
 TOKEN_POOL, FEATURE_POOL = 1000, 100
+CLOSE = 1e-4
+"""distance from a threshold within which rounding decides"""
 _CELLS = 1 << 25
 """scores of one tile"""
 
@@ -38,6 +40,8 @@ class Outliers:
     """token, or feature within its layer; int64"""
     score: np.ndarray
     """float32"""
+    close: list[tuple[int, int, float]]
+    """(feature, index, z) of entries, kept or not, within :data:`CLOSE` of the threshold"""
 
     def of(self, feature: int) -> tuple[np.ndarray, np.ndarray]:
         span = slice(self.start[feature], self.start[feature + 1])
@@ -61,6 +65,19 @@ class Found:
     @property
     def n_features(self) -> int:
         return len(self.total)
+
+    def close(self) -> dict[int, list[str]]:
+        """What rounding decides, by feature: entries within :data:`CLOSE` of a threshold, in words."""
+        sides = {"excites": self.tokens[0], "inhibits": self.tokens[1]}
+        sides |= {"promoted": self.logits[0], "suppressed": self.logits[1]}
+        named = [(f"{name} token", side) for name, side in sides.items()]
+        named += [(f"source {layer}/", side) for layer, side in self.sources.items()]
+        found: dict[int, list[str]] = {}
+        for name, side in named:
+            for feature, index, z in side.close:
+                what = f"{name}{index}" if name.endswith("/") else f"{name} {index}"
+                found.setdefault(feature, []).append(f"{what} (z {z:.6f})")
+        return found
 
 
 @dataclass(frozen=True)
@@ -110,7 +127,7 @@ def _sides(
     rows: Float[Tensor, "n_features d_model"], against: Float[Tensor, "n d_model"], pool: int, threshold: float
 ) -> tuple[Outliers, Outliers, np.ndarray]:
     """Outliers of each row's largest and smallest scores, and each row's sum of absolute scores."""
-    highest, lowest, sums = [], [], []
+    highest, lowest, sums, first = [], [], [], 0
     for tile in _tiles(rows, len(against)):
         scores = tile @ against.T
         sums.append(scores.abs().sum(dim=1).double().cpu().numpy())
@@ -118,7 +135,11 @@ def _sides(
             values, indices = scores.topk(pool, dim=1, largest=largest, sorted=True)
             z = (values - values.mean(dim=1, keepdim=True)) / values.std(dim=1, keepdim=True)
             out = z > threshold if largest else z < -threshold
-            kept.append((out.sum(dim=1).cpu().numpy(), indices[out].cpu().numpy(), values[out].cpu().numpy()))
+            near = ((z if largest else -z) - threshold).abs() < CLOSE
+            close = [column.tolist() for column in (near.nonzero()[:, 0] + first, indices[near], z[near])]
+            counts = out.sum(dim=1).cpu().numpy()
+            kept.append((counts, indices[out].cpu().numpy(), values[out].cpu().numpy(), zip(*close, strict=True)))
+        first += len(tile)
     return _joined(highest), _joined(lowest), np.concatenate(sums)
 
 
@@ -126,6 +147,8 @@ def _tiles(rows: Tensor, width: int) -> Iterator[Tensor]:
     return iter(rows.split(max(1, _CELLS // width)))
 
 
-def _joined(parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Outliers:
-    counts, indices, scores = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    return Outliers(np.concatenate([[0], np.cumsum(counts)]), indices.astype(np.int64), scores.astype(np.float32))
+def _joined(parts: list[tuple[np.ndarray, np.ndarray, np.ndarray, Iterable[tuple[int, int, float]]]]) -> Outliers:
+    counts, indices, scores, close = zip(*parts, strict=True)
+    start = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
+    kept = np.concatenate(indices).astype(np.int64), np.concatenate(scores).astype(np.float32)
+    return Outliers(start, *kept, [entry for some in close for entry in some])

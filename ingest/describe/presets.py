@@ -27,8 +27,8 @@ from ingest.evidence.observe import Subject
 from ingest.folding import Vectors
 
 PRESETS = ("atlas", "weightlens", "weightlens-paper")
-RECORDS = pa.schema([("feature", pa.int32()), ("record", pa.string())])
-"""Details of WeightLens: the published JSON of every feature, as one line."""
+RECORDS = pa.schema([("feature", pa.int32()), ("record", pa.string()), ("close", pa.list_(pa.string()))])
+"""Details of WeightLens: the published JSON of every feature, as one line; ``close``: what in it rounding decides."""
 _PAPER = {Branch.GPT: Thresholds(4.0, 3.0), Branch.GEMMA: Thresholds(4.5, 3.0), Branch.LLAMA: Thresholds(4.5, 3.0)}
 _CODE = Thresholds(5.5, 4.0)
 _WORDS = 8
@@ -75,7 +75,7 @@ def describe(subject: Subject, request: Request, progress: Progress | None = Non
 
 
 def _published(subject: Subject, request: Request, progress: Progress | None) -> Descriptions:
-    branch = branch_of(subject.weights, request.branch)
+    branch = branch_of(subject.weights, request.branch, subject.build.model)
     given = _PAPER[branch] if request.preset == "weightlens-paper" else _CODE
     thresholds = Thresholds(request.token_z or given.tokens, request.feature_z or given.features)
     settings = {"preset": request.preset, "branch": branch.value, **asdict(thresholds)}
@@ -90,21 +90,23 @@ def _published(subject: Subject, request: Request, progress: Progress | None) ->
 
         def make(layer: int = layer, first: int = first) -> pa.Table:
             found = search(subject.weights, subject.source, layer, thresholds, subject.runner.device)
-            records = [json.dumps(record, ensure_ascii=False) for record in describer.describe(found)]
-            rows = np.arange(first, first + len(records))
-            return pa.table([pa.array(rows, pa.int32()), pa.array(records)], schema=RECORDS)
+            records = describer.describe(found)
+            lines = [json.dumps(record, ensure_ascii=False) for record in records]
+            rows = pa.array(np.arange(first, first + len(lines)), pa.int32())
+            return pa.table([rows, lines, describer.close(found, records)], schema=RECORDS)
 
         table = staging.layer(layer, make)
         parts.append(table)
         records = [json.loads(record) for record in table["record"].to_pylist()]
-        describer.learn(layer, [record["description"] for record in records])
+        describer.learn(layer, [record["description"] for record in records], table["close"].to_pylist())
         candidates += sum(len(record["embedding"]["top_positive_token_ids"]) for record in records)
         first += len(table)
         if progress:
             progress("describing (layers)", position + 1, len(layers))
     details = pa.concat_tables(parts)
     rows = [row for feature, record in _records(details) if (row := _said(feature, record))]
-    about = {"settings": settings, "candidates": candidates, "passes": passes.count}
+    close = sum(map(bool, details["close"].to_pylist()))
+    about = {"settings": settings, "candidates": candidates, "passes": passes.count, "close": close}
     return staging.finish(texts(rows, f"WeightLens, {branch} branch"), details, about)
 
 

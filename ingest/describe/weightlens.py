@@ -53,18 +53,23 @@ class Branch(StrEnum):
         return self is not Branch.GPT or layer == 0
 
 
-def branch_of(model: ModelWeights, asked: str | None = None) -> Branch:
+_WORDS = (Branch.GEMMA, Branch.GPT, Branch.LLAMA)
+
+
+def branch_of(model: ModelWeights, asked: str | None = None, called: str = "") -> Branch:
     """The branch that is asked for, or that the model's name or architecture decides.
 
-    Raises :class:`atlas.errors.BadSetting` where neither does, and where a prefix lies beyond the vocabulary.
+    ``called``: what the atlas calls the model; it goes before the name the model came with. Of several words in one
+    name the first of gemma, gpt, llama counts, as in the original; small and large letters are alike.
+    Raises :class:`atlas.errors.BadSetting` where neither decides, and where a prefix lies beyond the vocabulary.
     """
-    names = f"{model.name} {model.repo}".lower()
-    named = next((one for one in (Branch.GEMMA, Branch.GPT, Branch.LLAMA) if one in names), None)
+    names = [called, model.name, model.repo.rpartition("/")[2]]
+    named = next((branch for name in names for branch in _WORDS if branch in name.lower()), None)
     branch = Branch(asked) if asked else named or (Branch.GPT if model.family == "gpt2" else None)
     if branch is None:
         raise BadSetting(
-            f"WeightLens treats models by name, and {model.name} names neither gemma, gpt nor llama; say which with "
-            "--weightlens-branch"
+            f"WeightLens treats models by name, and {called or model.name} names neither gemma, gpt nor llama; say "
+            "which with --weightlens-branch"
         )
     beyond = [one for one in (PREFIX, branch.bos) if one is not None and one >= model.n_vocab]
     if beyond:
@@ -104,10 +109,21 @@ class Describer:
 
     def __post_init__(self) -> None:
         self._known: dict[int, list[list[str] | None]] = {}
+        self._close: set[tuple[int, int]] = set()
 
-    def learn(self, layer: int, descriptions: list[list[str] | None]) -> None:
-        """Take over a layer that was described before."""
+    def learn(self, layer: int, descriptions: list[list[str] | None], close: list[list[str]]) -> None:
+        """Take over a layer that was described before, with what rounding decided there."""
         self._known[layer] = descriptions
+        self._close |= {(layer, feature) for feature, entries in enumerate(close) if entries}
+
+    def close(self, found: Found, records: list[Record]) -> list[list[str]]:
+        """For each feature what rounding decides: scores next to a threshold, and lenders with such scores."""
+        own = found.close()
+        every = []
+        for feature, record in enumerate(records):
+            lent = [f"lent by {layer}/{source}" for layer, source in self._lenders(record, self._close)]
+            every.append(own.get(feature, []) + lent)
+        return every
 
     def describe(self, found: Found) -> list[Record]:
         """One record a feature, in the published JSON's form and order of names."""
@@ -120,7 +136,6 @@ class Describer:
             record["description"] = list(record["description_soft"])
         self._follow(found.layer, records)
         self._validate(found.layer, records)
-        self._known[found.layer] = [record["description"] for record in records]
         return records
 
     def _weighed(self, found: Found) -> list[Record]:
@@ -186,8 +201,14 @@ class Describer:
     def _follow(self, layer: int, records: list[Record]) -> None:
         """Add what earlier features' descriptions lend."""
         readers: dict[tuple[int, int], list[int]] = {}
+        speaking = {
+            (earlier, source)
+            for earlier, descriptions in self._known.items()
+            for source, description in enumerate(descriptions)
+            if description is not None
+        }
         for feature, record in enumerate(records):
-            for source in self._lenders(record):
+            for source in self._lenders(record, speaking):
                 readers.setdefault(source, []).append(feature)
         lent = self._together(layer, [(self._known[s][f] or [], features) for (s, f), features in readers.items()])
         fires = {
@@ -196,16 +217,16 @@ class Describer:
             for feature, column in zip(features, table.T, strict=True)
         }
         for feature, record in enumerate(records):
-            for source in self._lenders(record):
+            for source in self._lenders(record, speaking):
                 strings = self._known[source[0]][source[1]] or []
                 record["description_soft"].extend(strings)
                 record["description"].extend(_strings(strings, fires[source, feature] > 0))
 
-    def _lenders(self, record: Record) -> Iterator[tuple[int, int]]:
+    def _lenders(self, record: Record, among: set[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         for entry in record["feature_to_feature_contributions"]:
-            layer, source = entry["from_layer"], entry["from_feature_idx"]
-            if self.branch.follows(layer) and self._known[layer][source] is not None:
-                yield layer, source
+            source = entry["from_layer"], entry["from_feature_idx"]
+            if self.branch.follows(source[0]) and source in among:
+                yield source
 
     def _validate(self, layer: int, records: list[Record]) -> None:
         for record in records:

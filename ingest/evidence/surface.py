@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from atlas import releases
 from atlas.errors import BadSetting, BadSource
@@ -21,7 +22,7 @@ __all__ = ["asked", "fires", "observe", "plan", "subject"]
 CONTEXT = 256
 
 
-def subject(build: Build, model: str | None = None, transcoders: str | None = None, device: str = "cpu") -> Subject:
+def subject(build: Build, model: str | None = None, transcoders: str | None = None, device: str = "auto") -> Subject:
     """What a build was made from, found where it was read then, unless said."""
     try:
         noted = json.loads((build.path / "run.json").read_text())
@@ -37,7 +38,7 @@ def subject(build: Build, model: str | None = None, transcoders: str | None = No
         raise BadSource(
             f"where {build.set_key}'s {' and '.join(missing)} are is not known; say it: --{' --'.join(missing)}"
         )
-    return open_subject(build, places["model"], places["transcoders"], device)
+    return open_subject(build, places["model"], places["transcoders"], _device(device))
 
 
 def asked(subject: Subject, **given: Any) -> tuple[Request, Options, str | None]:
@@ -80,6 +81,17 @@ def fires(subject: Subject, text: str) -> pd.DataFrame:
     batch = Reader(subject.runner, subject.source).read(window, counted, 0)
     at = np.repeat(np.arange(len(batch.token)), np.diff(batch.start))
     return pd.DataFrame({"position": at, "token": batch.token[at], "feature": batch.feature, "value": batch.value})
+
+
+def _device(asked: str) -> str:
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=asked)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise BadSetting(f"device {asked!r} cannot be used here ({reason}); try cpu or auto") from error
+    return asked
 
 
 def _part(text: str | None) -> tuple[int, int] | None:

@@ -49,11 +49,12 @@ def test_descriptions_become_nodes_and_labels_and_reading_again_changes_nothing(
     given = files(made, tmp_path / "given")
 
     first = weightlens.read(made.build, given)
-    before = {path: path.stat().st_mtime_ns for path in first.path.rglob("*")}
+    asked, before = first.times()["asked"], {path.name: path.read_bytes() for path in first.path.glob("[!r]*")}
     again = weightlens.read(made.build, given)
 
     assert again.run == first.run
-    assert {path: path.stat().st_mtime_ns for path in first.path.rglob("*")} == before
+    assert {path.name: path.read_bytes() for path in first.path.glob("[!r]*")} == before  # all but run.json
+    assert again.times()["asked"] > asked
     described = [f"toy/{layer}-tc-40/{idx}" for layer in (0, 2) for idx in range(0, made.sizes[layer], 3)]
     assert first.nodes()["key"].to_pylist() == [f"{key}#weightlens#1" for key in described]
     assert set(zip(*first.edges().to_pydict().values(), strict=True)) == {
