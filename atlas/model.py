@@ -26,10 +26,11 @@ SET_NAME = re.compile(rf"^{_NAME}\Z")
 
 
 class ReadSite(StrEnum):
-    """Where a transcoder reads: a closed list, since one hook name means different tensors in different tools.
+    """Where a transcoder or an autoencoder reads: a closed list, since one hook name means different tensors in
+    different tools.
 
     See ``methods``: https://transformerlensorg.github.io/TransformerLens/ for the hook names and
-    :mod:`ingest.folding` for what each site does to an edge.
+    :mod:`ingest.folding` for what each site does to an edge. The first four are those of transcoders.
     """
 
     RESID_MID = "resid_mid"
@@ -40,10 +41,24 @@ class ReadSite(StrEnum):
     """normalised, before the norm's gain and bias"""
     NORM_POST_GAIN = "norm_post_gain"
     """the MLP module's own input: normalised, after gain and bias"""
+    RESID_PRE = "resid_pre"
+    """the residual stream entering the block"""
+    RESID_POST = "resid_post"
+    """the residual stream leaving the block"""
+    ATTN_Z = "attn_z"
+    """what the heads attend to, side by side, before the matrix W_O: n_heads * d_head wide"""
+    ATTN_RAW = "attn_raw"
+    """the attention module's output, before any norm behind it"""
+    ATTN_POST_NORM = "attn_post_norm"
+    """what attention adds to the stream, behind a norm after it (Gemma 2 and 3)"""
+    MLP_RAW = "mlp_raw"
+    """the MLP module's output, before any norm behind it"""
+    MLP_POST_NORM = "mlp_post_norm"
+    """what the MLP adds to the stream, behind a norm after it"""
 
 
 class WriteSite(StrEnum):
-    """Where a transcoder writes."""
+    """Where a transcoder writes; an autoencoder writes where it reads."""
 
     MLP_RAW = "mlp_raw"
     """the MLP module's output, before any norm behind it"""
@@ -51,6 +66,24 @@ class WriteSite(StrEnum):
     """what enters the residual stream, behind a post-MLP norm (Gemma 2 and 3)"""
     MLP_RAW_CENTRED = "mlp_raw_centred"
     """the MLP module's output with its mean over the axis d_model taken off"""
+    RESID_PRE = "resid_pre"
+    RESID_MID = "resid_mid"
+    RESID_POST = "resid_post"
+    ATTN_Z = "attn_z"
+    ATTN_RAW = "attn_raw"
+    ATTN_POST_NORM = "attn_post_norm"
+
+
+TRANSCODER_READS = (
+    ReadSite.RESID_MID,
+    ReadSite.RESID_MID_CENTRED,
+    ReadSite.NORM_PRE_GAIN,
+    ReadSite.NORM_POST_GAIN,
+)
+"""where a transcoder can read; the other sites are those of autoencoders"""
+TRANSCODER_WRITES = (WriteSite.MLP_RAW, WriteSite.MLP_POST_NORM, WriteSite.MLP_RAW_CENTRED)
+RESIDUAL = (ReadSite.RESID_PRE, ReadSite.RESID_MID, ReadSite.RESID_POST)
+"""where an autoencoder reads the stream itself"""
 
 
 class Activation(StrEnum):

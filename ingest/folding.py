@@ -22,6 +22,12 @@ mlp_post_norm          u, what enters the stream; only where there is such a nor
 mlp_raw_centred        C u; LayerNorm models only
 =====================  =============================================================================================
 
+What a cross-layer feature has written where a later layer reads it is the sum of its decoders into the layers between.
+Asked for, paths also run through the skips between source and target (:mod:`ingest.skips`); else only the direct path
+counts. In both cases what arrives depends on where it is read, and :meth:`Vectors.writes` takes the reader's layer.
+
+A plain autoencoder of the residual stream reads ``e`` and writes ``u`` there.
+
 A token writes its row of the embedding, times what the model scales it by. A logit reads ``w_final * W_U[v]``, centred
 over all rows of W_U since a constant over the vocabulary changes no prediction, and for LayerNorm also ``C``.
 Dunefsky, Chlenski and Nanda 2024 (https://arxiv.org/abs/2406.11944) call these products the input-invariant part;
@@ -31,7 +37,7 @@ Dunefsky, Chlenski and Nanda 2024 (https://arxiv.org/abs/2406.11944) call these 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -39,9 +45,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from atlas.errors import BadTranscoder
-from atlas.model import ReadSite, WriteSite
+from atlas.model import RESIDUAL, ReadSite, WriteSite
+from ingest import skips
 from ingest.families import Norm
-from ingest.transcoder import Transcoder, TranscoderSource
+from ingest.skips import Sigmas, Skip
+from ingest.transcoder import CrossLayerSource, Transcoder, TranscoderSource
 from ingest.weights import ModelWeights
 
 _CENTRED = (ReadSite.RESID_MID_CENTRED, WriteSite.MLP_RAW_CENTRED)
@@ -56,6 +64,8 @@ class _Layer:
     threshold: Tensor
     constant_write: Tensor
     """what the layer writes with nothing active: its b_dec"""
+    skip: Skip | None
+    """where paths run through skips"""
 
     @property
     def bytes(self) -> int:
@@ -68,6 +78,7 @@ class Vectors:
 
     Layers are read when they are asked for. The most recent are kept, up to ``cache_bytes`` and at least one, so a set
     larger than memory streams; token and logit vectors are kept once made. Tensors are of ``dtype`` on ``device``.
+    ``with_skips`` lets paths run through the set's skips; a set that reads behind a norm then needs ``sigmas``.
     Raises :class:`atlas.errors.BadTranscoder` where the set does not fit the model.
     """
 
@@ -76,11 +87,18 @@ class Vectors:
     device: torch.device | str = "cpu"
     dtype: torch.dtype = torch.float32
     cache_bytes: int = 2 << 30
+    with_skips: bool = False
+    sigmas: Sigmas | None = None
     _kept: OrderedDict[int, _Layer] = field(default_factory=OrderedDict, init=False, repr=False)
     _small: dict[int, _Layer] = field(default_factory=dict, init=False, repr=False)
 
+    _arrived: OrderedDict[int, tuple[int, Tensor]] = field(default_factory=OrderedDict, init=False, repr=False)
+    """by source layer (-1: tokens), what was written before some layer, to go on from"""
+
     def __post_init__(self) -> None:
         check(self.model, self.source)
+        if self.with_skips:
+            skips.check(self.source.info)
 
     @property
     def layers(self) -> list[int]:
@@ -100,9 +118,15 @@ class Vectors:
     def d_model(self) -> int:
         return self.model.d_model
 
-    def token_writes(self) -> Float[Tensor, "n_vocab d_model"]:
-        """What each token's embedding writes into the stream, scale included."""
-        return self._token_writes
+    @property
+    def varies(self) -> bool:
+        """Whether what a source has written depends on where it is read."""
+        return self.with_skips or bool(self.source.info.targets)
+
+    def token_writes(self, before: int | None = None) -> Float[Tensor, "n_vocab d_model"]:
+        """What each token's embedding has written into the stream, scale included, where the MLP of layer ``before``
+        reads it; at the end of the model where no layer is given."""
+        return self._written_before(-1, before) if self.with_skips else self._token_writes
 
     def logit_reads(self) -> Float[Tensor, "n_vocab d_model"]:
         """What each logit reads from the stream, centred over the vocabulary; the final norm's denominator left out."""
@@ -112,9 +136,10 @@ class Vectors:
         """What each feature reads from the stream; the norm's denominator left out."""
         return self._layer(layer).reads
 
-    def writes(self, layer: int) -> Float[Tensor, "n_features d_model"]:
-        """What each feature writes into the stream, per unit activation."""
-        return self._layer(layer).writes
+    def writes(self, layer: int, before: int | None = None) -> Float[Tensor, "n_features d_model"]:
+        """What each feature has written into the stream, per unit activation, where the MLP of layer ``before`` reads
+        it; at the end of the model where no layer is given."""
+        return self._written_before(layer, before) if self.varies else self._layer(layer).writes
 
     def bias(self, layer: int) -> Float[Tensor, " n_features"]:
         """The encoder's bias, with the norm's bias read through the encoder; not divided by the norm."""
@@ -128,14 +153,23 @@ class Vectors:
         """What the stream's constants add to each feature, in the unit of weight.
 
         These are attention's constants up to and with this layer (up to the one before where the MLP reads beside
-        attention), and the decoder biases of the transcoders before it.
+        attention), and the decoder biases of the transcoders before it; with skips, also what these carry of it, and
+        of their norms' biases.
         """
         total = torch.zeros(self.d_model, device=self.device, dtype=self.dtype)
-        for before in self.model.layers[: layer + (not self.model.parallel)]:
-            total += self._here(before.attention_constant)
-        for before in self.layers:
-            if before < layer:
-                total += self._small_of(before).constant_write
+        for at, weights in enumerate(self.model.layers[: layer + 1]):
+            attention = self._here(weights.attention_constant)
+            if not self.model.parallel:
+                total += attention
+            if at == layer:
+                break
+            if at in self.source.info.n_features:
+                skip = self._small_of(at).skip
+                if skip is not None:
+                    total += skip.added(total) + skip.constant()
+                total += self._small_of(at).constant_write
+            if self.model.parallel:
+                total += attention
         return self.reads(layer) @ total
 
     def norm_enc(self, layer: int) -> Float[Tensor, " n_features"]:
@@ -173,7 +207,7 @@ class Vectors:
             return self._kept[layer]
         made = self._fold(self.source.load(layer))
         empty = made.reads.new_empty(0)
-        self._small[layer] = _Layer(empty, empty, made.bias, made.threshold, made.constant_write)
+        self._small[layer] = replace(made, reads=empty, writes=empty)
         self._kept[layer] = made
         while len(self._kept) > 1 and sum(kept.bytes for kept in self._kept.values()) > self.cache_bytes:
             self._kept.popitem(last=False)
@@ -195,21 +229,67 @@ class Vectors:
         threshold = torch.zeros_like(b_enc) if transcoder.threshold is None else self._here(transcoder.threshold)
         return _Layer(
             reads=reads,
-            writes=self._written(transcoder.w_dec, transcoder),
+            writes=self._written(transcoder.w_dec, transcoder.layer),
             bias=bias,
             threshold=threshold,
-            constant_write=self._written(transcoder.b_dec, transcoder),
+            constant_write=self._written(transcoder.b_dec, transcoder.layer),
+            skip=skips.of_layer(transcoder, self.model, self.sigmas, (self.device, self.dtype))
+            if self.with_skips
+            else None,
         )
 
-    def _written(self, vectors: Tensor, transcoder: Transcoder) -> Tensor:
-        """What arrives in the stream of vectors [..., d_model] at the write site."""
-        vectors = self._here(vectors)
-        post = self.model.layers[transcoder.layer].post_mlp_gain
-        if transcoder.write is WriteSite.MLP_RAW_CENTRED:
+    def _written(self, vectors: Tensor, layer: int) -> Tensor:
+        """What arrives in the stream of vectors [..., d_model] at the write site of a layer."""
+        vectors, write = self._here(vectors), self.source.info.write
+        post = self.model.layers[layer].post_mlp_gain
+        if write is WriteSite.MLP_RAW_CENTRED:
             vectors = vectors - vectors.mean(dim=-1, keepdim=True)
-        if post is not None and transcoder.write is not WriteSite.MLP_POST_NORM:
+        if post is not None and write is WriteSite.MLP_RAW:
             vectors = vectors * self._here(post)
         return vectors
+
+    def carried(self, vectors: Tensor, first: int, before: int | None = None) -> Tensor:
+        """What vectors [..., d_model] of the stream at layer ``first``'s norm have become where the MLP of layer
+        ``before`` reads, or at the end: themselves, and with skips what these have added."""
+        for layer in range(first, self.model.n_layers if before is None else before):
+            vectors = self._skipped(vectors, layer)
+        return vectors
+
+    def _skipped(self, vectors: Tensor, layer: int) -> Tensor:
+        skip = self._small_of(layer).skip if self.with_skips and layer in self.source.info.n_features else None
+        return vectors if skip is None else vectors + skip.added(vectors)
+
+    def _written_before(self, source: int, before: int | None) -> Tensor:
+        """What a layer's features (-1: tokens) have written where layer ``before`` reads, or at the end.
+
+        Summed layer by layer, each decoder read once while readers come in ascending order; the sums that were used
+        last are kept to go on from, up to ``cache_bytes``.
+        """
+        end = self.model.n_layers if before is None else before
+        at, total = self._arrived.pop(source, (max(source, 0), None))
+        if at > end:
+            at, total = max(source, 0), None
+        if total is None:
+            total = self._token_writes if source < 0 else None
+        for layer in range(at, end):
+            total = self._passed(total, source, layer)
+        assert total is not None
+        self._arrived[source] = (end, total)
+        while len(self._arrived) > 1 and sum(kept.nbytes for _, kept in self._arrived.values()) > self.cache_bytes:
+            self._arrived.popitem(last=False)
+        return total
+
+    def _passed(self, total: Tensor | None, source: int, layer: int) -> Tensor | None:
+        """What has arrived, one layer further on."""
+        if total is not None:
+            total = self._skipped(total, layer)
+        if layer == source:
+            own = self._layer(layer).writes
+        elif source >= 0 and layer in self.source.info.targets and isinstance(self.source, CrossLayerSource):
+            own = self._written(self.source.decoder(source, layer), layer)
+        else:
+            return total
+        return own if total is None else total + own
 
 
 def check(model: ModelWeights, source: TranscoderSource) -> None:
@@ -220,10 +300,20 @@ def check(model: ModelWeights, source: TranscoderSource) -> None:
             f"{info.repo} reads a stream {info.d_model} wide, but {model.name} has d_model {model.d_model}; "
             f"{f'it is made for {info.model_name}' if info.model_name else 'it is made for another model'}"
         )
-    beyond = [layer for layer in info.layers if layer >= model.n_layers]
+    beyond = [layer for layer in (*info.layers, *info.targets) if layer >= model.n_layers]
     if beyond:
         raise BadTranscoder(f"{info.repo} has a transcoder for layer {beyond[0]}, but {model.name} ends at layer "
                             f"{model.n_layers - 1}")  # fmt: skip
+    if info.kind == "sae" and info.read not in RESIDUAL:
+        raise BadTranscoder(
+            f"{info.repo} are autoencoders of {info.read}, which is not the stream: no dot product with what tokens "
+            "and features write tells what reaches them; only autoencoders of the residual stream have such edges"
+        )
+    if info.targets and info.write is not WriteSite.MLP_POST_NORM and model.has_post_mlp_norm:
+        raise BadTranscoder(
+            f"{info.repo} writes at several layers before {model.name}'s norms behind the MLP: each has a denominator "
+            "of its own, so its writes do not add up to an edge"
+        )
     for site in (info.read, info.write):
         if site in _CENTRED and model.norm is not Norm.LAYER:
             raise BadTranscoder(

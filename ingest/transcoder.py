@@ -8,6 +8,10 @@ A transcoder stands in for an MLP. It reads a vector ``x`` at one site of the mo
         p where p > threshold, else 0                       jumprelu
     y = a @ w_dec + b_dec (+ x @ w_skip.T)
 
+Features of a cross-layer set read at one layer and write at that and all later ones, so what is predicted at a layer is
+a sum (:func:`predictions`); its ``w_dec`` is what is written at the layer itself, and
+:meth:`CrossLayerSource.decoder` reads the others one at a time. A plain autoencoder is the same record with one site.
+
 Rows are features, always: files disagree about the orientation, readers in :mod:`ingest.sources` transpose, nothing
 downstream does. Where it reads and writes is a closed list (:class:`atlas.model.ReadSite`,
 :class:`atlas.model.WriteSite`), since one hook name means different tensors in different tools. What the sites do to an
@@ -16,7 +20,8 @@ edge is the business of :mod:`ingest.folding`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -24,7 +29,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from atlas.errors import BadTranscoder
-from atlas.model import Activation, ReadSite, WriteSite
+from atlas.model import TRANSCODER_WRITES, Activation, ReadSite, WriteSite
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,16 @@ class Transcoder:
             p = torch.zeros_like(p).scatter(-1, kept.indices, kept.values)
         return torch.relu(p)
 
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> Transcoder:
+        """The same on a device, in a precision."""
+        tensors = {name: value.to(device, dtype) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **tensors)
+
+    @property
+    def is_autoencoder(self) -> bool:
+        """Whether it writes what it reads, and so stands for no MLP."""
+        return self.write not in TRANSCODER_WRITES or str(self.read) == str(self.write)
+
     def decode(
         self, activations: Float[Tensor, "*batch n_features"], x: Float[Tensor, "*batch d_in"] | None = None
     ) -> Float[Tensor, "*batch d_out"]:
@@ -120,7 +135,7 @@ class SetInfo:
     name: str
     """a name for keys, such as ``tc-24k``; Neuronpedia's where it has one"""
     kind: str
-    """``transcoder``, or ``skip`` where a linear map stands beside the features"""
+    """``transcoder``; ``skip`` where a linear map stands beside the features; ``cross-layer``; ``sae``"""
     repo: str
     """hub repository, or the name of the local folder"""
     revision: str
@@ -140,6 +155,14 @@ class SetInfo:
     neuronpedia_id: str | None = None
     model_name: str | None = None
     """the model, as the set's config names it"""
+    l0: dict[int, float] = field(default_factory=dict)
+    """features active at a position, by layer, where the release states it"""
+    explained: dict[int, float] = field(default_factory=dict)
+    """share of the variance explained, by layer, where the release states it"""
+    targets: tuple[int, ...] = ()
+    """layers at which a cross-layer set writes, ascending; empty for every other kind"""
+    has_skip: bool = False
+    """whether a linear map stands beside the features"""
 
 
 @runtime_checkable
@@ -156,3 +179,33 @@ class TranscoderSource(Protocol):
         Inf in any weight.
         """
         ...
+
+
+@runtime_checkable
+class CrossLayerSource(TranscoderSource, Protocol):
+    """A set whose features write at several layers (:attr:`SetInfo.targets`)."""
+
+    def decoder(self, layer: int, into: int) -> Float[Tensor, "n_features d_out"]:
+        """What the features of ``layer`` write at the layer ``into``, not before their own, in float32 on the CPU."""
+        ...
+
+
+def predictions(
+    source: TranscoderSource, read: Mapping[int, Float[Tensor, "positions d_in"]]
+) -> Iterator[tuple[int, Float[Tensor, "positions n_features"], Float[Tensor, "positions d_out"]]]:
+    """Layer, activations, and what the set predicts at its write site, of what is read at each layer.
+
+    Layers come ascending. Of a cross-layer set all earlier layers write into a prediction, so all of them must be read.
+    """
+    active: dict[int, Tensor] = {}
+    for layer in sorted(read):
+        x = read[layer]
+        transcoder = source.load(layer).to(x.device, x.dtype)
+        active[layer] = transcoder.encode(x)
+        y = transcoder.decode(active[layer], x)
+        if isinstance(source, CrossLayerSource):
+            for earlier in sorted(active)[:-1]:
+                y = y + active[earlier] @ source.decoder(earlier, layer).to(x.device, x.dtype)
+        yield layer, active[layer], y
+        if not isinstance(source, CrossLayerSource):
+            del active[layer]

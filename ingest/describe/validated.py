@@ -131,7 +131,7 @@ class Describer:
         reads, rules = self.vectors.reads(layer), self.rules
         parts, tests = [], 0
         for earlier in (one for one in self.vectors.layers if one < layer):
-            writes = self.vectors.writes(earlier)
+            writes = self.vectors.writes(earlier, layer)
             side = Side.of(writes)
             null = Null.of(side, reads, rules.seed + 10_000 * (earlier + 1) + layer)
             found = beyond(reads, side, writes, null, rules.feature_z)

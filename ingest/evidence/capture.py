@@ -174,7 +174,7 @@ class Reader:
         self.layers = source.info.layers
         self.first = np.cumsum([0] + [source.info.n_features[layer] for layer in self.layers])
         # An encoder alone: w_dec is never read here, and a set's decoders are half of its memory.
-        self.encoders = [_without_decoder(onto(source.load(layer), runner)) for layer in self.layers]
+        self.encoders = [_without_decoder(source.load(layer).to(runner.device, runner.dtype)) for layer in self.layers]
 
     def read(self, ids: np.ndarray, counted: np.ndarray, first_window: int) -> Batch:
         """Run windows ``first_window``, … and read the positions that ``counted`` marks."""
@@ -250,12 +250,6 @@ def joined(batches: list[Batch]) -> Batch:
 
 def _inverse(sigma: Tensor) -> float:
     return float((1 / sigma).double().sum())
-
-
-def onto(transcoder: Transcoder, runner: Runner) -> Transcoder:
-    """A transcoder on the model's device, in its dtype."""
-    tensors = {name: value for name, value in vars(transcoder).items() if isinstance(value, Tensor)}
-    return replace(transcoder, **{name: value.to(runner.device, runner.dtype) for name, value in tensors.items()})
 
 
 def _without_decoder(transcoder: Transcoder) -> Transcoder:

@@ -26,7 +26,7 @@ from torch import Tensor
 from atlas.model import WriteSite
 from atlas.observations import Observation
 from atlas.observed import observed
-from ingest.evidence.capture import listening, onto
+from ingest.evidence.capture import listening
 from ingest.evidence.corpus import Corpus
 from ingest.evidence.observe import Subject
 
@@ -131,7 +131,9 @@ class _Intervention:
         self.subject, self.text, self.windows = subject, text, windows
         self.layers = subject.source.info.layers
         self.first = np.cumsum([0, *subject.shape_of])
-        self.transcoders = {layer: onto(subject.source.load(layer), subject.runner) for layer in self.layers}
+        self.transcoders = {
+            layer: subject.source.load(layer).to(subject.runner.device, subject.runner.dtype) for layer in self.layers
+        }
         every = np.arange(int(self.first[-1]))
         self.before = [self._read(window, every) for window in windows.tolist()]
 

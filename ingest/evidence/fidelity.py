@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from atlas.model import WriteSite
-from ingest.evidence.capture import Runner, listening, onto
+from ingest.evidence.capture import Runner, listening
 from ingest.evidence.corpus import Corpus
-from ingest.transcoder import TranscoderSource
+from ingest.transcoder import TranscoderSource, predictions
 
 POSITIONS = 8192
 
@@ -67,13 +67,15 @@ def fidelity(
             ids = corpus.windows(window, window + 1)
             mask = torch.from_numpy(corpus.counted(ids, bos, pad)).to(runner.device)
             runner.run(ids)
-    return [_figures(layer, runner, source, *kept[layer]) for layer in info.layers]
+    read = {layer: torch.cat(kept[layer][0]) for layer in info.layers}
+    return [
+        _figures(layer, torch.cat(kept[layer][1]), activations, predicted)
+        for layer, activations, predicted in predictions(source, read)
+    ]
 
 
-def _figures(layer: int, runner: Runner, source: TranscoderSource, xs: list[Tensor], ys: list[Tensor]) -> Fidelity:
-    transcoder, x, y = onto(source.load(layer), runner), torch.cat(xs), torch.cat(ys)
-    activations = transcoder.encode(x)
-    lost = (y - transcoder.decode(activations, x)).double().square().sum()
+def _figures(layer: int, y: Tensor, activations: Tensor, predicted: Tensor) -> Fidelity:
+    lost = (y - predicted).double().square().sum()
     whole = (y - y.mean(0)).double().square().sum()
     explained = float(1 - lost / whole) if float(whole) > 0 else float("nan")
-    return Fidelity(layer, explained, float((activations != 0).double().sum() / max(len(x), 1)), len(x))
+    return Fidelity(layer, explained, float((activations != 0).double().sum() / max(len(y), 1)), len(y))

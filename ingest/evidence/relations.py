@@ -185,7 +185,7 @@ class Relations:
 
     def _vectors(self, s: int, t: int) -> tuple[torch.Tensor, torch.Tensor]:
         layers = self.vectors.layers
-        return self.vectors.writes(layers[s]), self.vectors.reads(layers[t])
+        return self.vectors.writes(layers[s], layers[t]), self.vectors.reads(layers[t])
 
     def _edges(
         self, sums: Sums, source: np.ndarray, target: np.ndarray, weight: np.ndarray, why: np.ndarray

@@ -1,9 +1,11 @@
-"""circuit-tracer's per-layer layout: ``config.yaml`` and ``layer_{i}.safetensors``.
+"""circuit-tracer's layouts: ``config.yaml`` with ``layer_{i}.safetensors``, or a cross-layer set.
 
 A layer holds ``W_enc`` and ``W_dec`` [n_features, d_model], ``b_enc``, ``b_dec``, for jumprelu
 ``activation_function.threshold``, for a skip ``W_skip`` [d_out, d_in], applied as ``x @ W_skip.T``. The config states
 the hooks, the model, perhaps ``activation`` (relu or topk) with its ``k``, and perhaps ``transcoders``: one file a
-layer, of this repository or another (``hf://org/repo/path?revision=r``), safetensors or Gemma Scope's npz.
+layer, of this repository or another (``hf://org/repo/path?revision=r``), safetensors or Gemma Scope's npz. Where a
+published repository's config is missing or says too little, :mod:`ingest.sources.known` completes it. Cross-layer sets
+(``model_kind: cross_layer_transcoder``) are read by :mod:`ingest.sources.cross_layer`.
 
 Written and read by https://github.com/safety-research/circuit-tracer (MIT); described from its files.
 """
@@ -11,7 +13,6 @@ Written and read by https://github.com/safety-research/circuit-tracer (MIT); des
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -19,7 +20,10 @@ import yaml
 from atlas.errors import BadSource, BadTranscoder
 from atlas.model import Activation
 from ingest.folders import Folder, inside, open_hub, parse
+from ingest.sources import known
+from ingest.sources.cross_layer import CrossLayerSet, Files
 from ingest.sources.hooks import Stated, sites, text
+from ingest.sources.layered import MOST_BYTES, Place
 from ingest.sources.tensors import (
     PICKLES,
     WEIGHTS,
@@ -41,9 +45,10 @@ if TYPE_CHECKING:
 
 LAYOUT = "circuit-tracer's config.yaml with layer_N.safetensors"
 _CONFIG = "config.yaml"
+_CROSS = "cross_layer_transcoder"
 _LAYER = re.compile(r"^layer_(\d+)\.safetensors$")
-_CROSS_LAYER = re.compile(r"^W_(enc|dec)_\d+\.safetensors$")
-_MOST_BYTES = 1 << 20
+_CROSS_LAYER = re.compile(r"^W_(enc|dec)_(\d+)\.safetensors$")
+_ALL_TARGETS = re.compile(r"params_layer_\d+\.safetensors$")
 _ACTIVATIONS = {
     "relu": Activation.RELU,
     "topk": Activation.TOPK,
@@ -53,29 +58,23 @@ _ACTIVATIONS = {
 
 
 def recognises(folder: Folder) -> bool:
-    """Whether the folder is of this layout, or of its cross-layer sister, which is refused."""
+    """Whether the folder is of this layout."""
     names = folder.names()
     return _CONFIG in names or any(_LAYER.match(name) or _CROSS_LAYER.match(name) for name in names)
 
 
-def open_set(folder: Folder, layers: list[int] | None, model: ModelWeights | None) -> Set:
+def open_set(folder: Folder, layers: list[int] | None, model: ModelWeights | None) -> Set | CrossLayerSet:
     """The set in a folder; ``layers`` keeps some of it."""
     config = _config(folder)
+    if config["model_kind"] == _CROSS:
+        return _cross_layer(folder, config, layers, model)
     return Set(folder, config, keep(_places(folder, config), layers, folder.where), model)
-
-
-@dataclass(frozen=True)
-class _Place:
-    folder: Folder
-    name: str
-    origin: str
-    """how the set's record names it"""
 
 
 class Set:
     """A set in this layout, read a layer at a time."""
 
-    def __init__(self, folder: Folder, config: dict[str, Any], places: dict[int, _Place], model: Any) -> None:
+    def __init__(self, folder: Folder, config: dict[str, Any], places: dict[int, Place], model: Any) -> None:
         self._folder, self._config, self._places = folder, config, places
         self._read, self._write = sites(_stated(folder, config), model)
         self._shapes = {
@@ -90,10 +89,10 @@ class Set:
         widths = {width for _, d_in, d_out in of.values() for width in (d_in, d_out)}
         if len(widths) > 1:
             raise BadTranscoder(f"{self._folder.where}: its layers read and write different widths {sorted(widths)}")
-        files = {_CONFIG: self._folder.sha256(_CONFIG)}
+        files = {_CONFIG: self._folder.sha256(_CONFIG)} if _CONFIG in self._folder.names() else {}
         files |= {place.origin: place.folder.sha256(place.name) for place in self._places.values()}
         n_features = {layer: n for layer, (n, _, _) in of.items()}
-        skips = any("w_skip" in shapes for shapes in self._shapes.values())
+        skips = any({"w_skip", "affine_skip"} & set(shapes) for shapes in self._shapes.values())
         return SetInfo(
             name=set_name(n_features),
             kind="skip" if skips else "transcoder",
@@ -106,6 +105,8 @@ class Set:
             read=self._read,
             write=self._write,
             activation=self._activation,
+            has_skip=skips,
+            l0=dict.fromkeys(self._places, float(self._k)) if self._k else {},
             model_name=text(self._config.get("model_name")),
         )
 
@@ -157,33 +158,62 @@ class Set:
 
 
 def _config(folder: Folder) -> dict[str, Any]:
+    """What is said of a set, by its own config or by what is known of the repository."""
     names = folder.names()
-    if _CONFIG not in names:
-        if any(_CROSS_LAYER.match(name) for name in names):
-            raise _cross_layer(folder)
+    stated = _yaml(folder, _CONFIG) if _CONFIG in names else {}
+    config = known.config(folder.repo, names) | {name: value for name, value in stated.items() if value is not None}
+    if not config:
         raise BadTranscoder(
-            f"{folder.where} has layer_N.safetensors but no config.yaml, so nothing says where they read and write; "
-            "add one with feature_input_hook and feature_output_hook"
+            f"{folder.where} has {'W_enc_N' if any(map(_CROSS_LAYER.match, names)) else 'layer_N'}.safetensors "
+            "but no config.yaml, so nothing says where they read and write; add one with feature_input_hook and "
+            "feature_output_hook"
         )
-    path = folder.path(_CONFIG)
-    if path.stat().st_size > _MOST_BYTES:
-        raise BadTranscoder(f"{folder.where}/{_CONFIG} has {path.stat().st_size:,} bytes; a config has a few hundred")
-    try:
-        config = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise BadTranscoder(f"{folder.where}/{_CONFIG} is not readable YAML ({first_line(error)})") from error
-    if not isinstance(config, dict):
-        raise BadTranscoder(f"{folder.where}/{_CONFIG} is no table of settings; it should name feature_input_hook")
-    if config.get("model_kind", "transcoder_set") != "transcoder_set":
-        if config["model_kind"] == "cross_layer_transcoder":
-            raise _cross_layer(folder)
-        raise BadTranscoder(f"{folder.where}: model_kind is {config['model_kind']!r}, expected transcoder_set")
+    kind = config.setdefault("model_kind", _CROSS if any(map(_CROSS_LAYER.match, names)) else "transcoder_set")
+    if kind not in ("transcoder_set", _CROSS):
+        raise BadTranscoder(f"{folder.where}: model_kind is {kind!r}, expected transcoder_set or {_CROSS}")
     return config
 
 
-def _cross_layer(folder: Folder) -> BadTranscoder:
-    return BadTranscoder(
-        f"{folder.where} is a cross-layer set, whose features write at several layers; only per-layer sets are read yet"
+def _yaml(folder: Folder, name: str) -> dict[str, Any]:
+    path = folder.path(name)
+    if path.stat().st_size > MOST_BYTES:
+        raise BadTranscoder(f"{folder.where}/{name} has {path.stat().st_size:,} bytes; a config has a few hundred")
+    try:
+        config = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise BadTranscoder(f"{folder.where}/{name} is not readable YAML ({first_line(error)})") from error
+    if not isinstance(config, dict):
+        raise BadTranscoder(f"{folder.where}/{name} is no table of settings; it should name feature_input_hook")
+    return config
+
+
+def _cross_layer(
+    folder: Folder, config: dict[str, Any], layers: list[int] | None, model: ModelWeights | None
+) -> CrossLayerSet:
+    """All layers' files, since features of one write at all later ones; ``layers`` are those whose features count."""
+    read, write = sites(_stated(folder, config), model)
+    files = {}
+    if config.get("transcoders") is not None:
+        files = {layer: Files(place, place) for layer, place in _places(folder, config).items()}
+    else:
+        found = {(match[1], int(match[2])): match[0] for name in folder.names() if (match := _CROSS_LAYER.match(name))}
+        for layer in sorted({layer for _, layer in found}):
+            missing = [f"W_{half}_{layer}.safetensors" for half in ("enc", "dec") if (half, layer) not in found]
+            if missing:
+                raise BadTranscoder(f"{folder.where} is a cross-layer set without {missing[0]}; fetch it again")
+            files[layer] = Files(*(Place.of(folder, found[half, layer]) for half in ("enc", "dec")))
+    if not files:
+        raise BadTranscoder(f"{folder.where} is a cross-layer set without a W_enc_N.safetensors")
+    return CrossLayerSet(
+        folder,
+        files,
+        sorted(keep(files, layers, folder.where)),
+        read=read,
+        write=write,
+        all_targets=all(_ALL_TARGETS.search(parts.decoder.name) for parts in files.values()),
+        configs=[_CONFIG] if _CONFIG in folder.names() else [],
+        called={},
+        model_name=text(config.get("model_name")),
     )
 
 
@@ -194,7 +224,7 @@ def _stated(folder: Folder, config: dict[str, Any]) -> Stated:
     return Stated(read, write, folder.where, model_name=text(config.get("model_name")))
 
 
-def _places(folder: Folder, config: dict[str, Any]) -> dict[int, _Place]:
+def _places(folder: Folder, config: dict[str, Any]) -> dict[int, Place]:
     """Where each layer's file is, ascending."""
     stated = config.get("transcoders")
     if stated is None:
@@ -207,7 +237,7 @@ def _places(folder: Folder, config: dict[str, Any]) -> dict[int, _Place]:
                 f"{folder.where} has a config.yaml but no layer_N.safetensors and no list of transcoders in it "
                 f"(found {', '.join(other[:5]) or 'nothing else'})"
             )
-        return {layer: _Place(folder, found[layer], found[layer]) for layer in sorted(found)}
+        return {layer: Place.of(folder, found[layer]) for layer in sorted(found)}
     entries = list(enumerate(stated)) if isinstance(stated, list) else None
     if isinstance(stated, dict) and all(isinstance(layer, int) for layer in stated):
         entries = sorted(stated.items())
@@ -217,11 +247,11 @@ def _places(folder: Folder, config: dict[str, Any]) -> dict[int, _Place]:
     return {layer: _place(folder, entry, opened) for layer, entry in entries}
 
 
-def _place(folder: Folder, entry: str, opened: dict[tuple, Folder]) -> _Place:
+def _place(folder: Folder, entry: str, opened: dict[tuple, Folder]) -> Place:
     where = f"{folder.where}/{_CONFIG}"
     if not entry.startswith("hf://"):
         name = inside(entry, where)
-        found = _Place(folder, name, name)
+        found = Place(folder, name, name)
     else:
         repo, name, revision = parse(entry)
         if not name:
@@ -229,7 +259,7 @@ def _place(folder: Folder, entry: str, opened: dict[tuple, Folder]) -> _Place:
         if (repo, revision) not in opened:
             opened[repo, revision] = open_hub(repo, "", revision)
         other = opened[repo, revision]
-        found = _Place(other, name, f"hf://{repo}/{name}@{other.revision}")
+        found = Place(other, name, f"hf://{repo}/{name}@{other.revision}")
     if not name.endswith(WEIGHTS):
         raise pickled(name)
     if name not in found.folder.names():

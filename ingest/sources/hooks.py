@@ -12,6 +12,15 @@ transformers module are known; every other name is refused. In TransformerLens (
     hook_mlp_out              the same, except behind the post-MLP norm where the model has one (Gemma 2 and 3)
 
 Transformers' own names: ``pre_feedforward_layernorm.output`` and ``post_feedforward_layernorm.output``.
+
+Autoencoders read and write one tensor of more kinds::
+
+    hook_resid_pre, hook_resid_mid, hook_resid_post     the stream entering the block, between, leaving it
+    attn.hook_z                                         the heads' values side by side, before W_O
+    hook_attn_out                                       what attention adds, behind a norm after it where there is one
+    mlp.hook_out, hook_mlp_out                          as above
+
+and in transformers' names ``output`` of the block, ``self_attn.o_proj.input``.
 """
 
 from __future__ import annotations
@@ -37,6 +46,19 @@ _WRITES = {
     "mlp.hook_out": WriteSite.MLP_RAW,
     "hook_mlp_out": None,  # which of two depends on the model
     "post_feedforward_layernorm.output": WriteSite.MLP_POST_NORM,
+}
+_AUTOENCODERS: dict[str, tuple[ReadSite, ReadSite]] = {
+    # in models without norms behind attention and MLP, and in models with them
+    "hook_resid_pre": (ReadSite.RESID_PRE, ReadSite.RESID_PRE),
+    "hook_resid_mid": (ReadSite.RESID_MID, ReadSite.RESID_MID),
+    "hook_resid_post": (ReadSite.RESID_POST, ReadSite.RESID_POST),
+    "output": (ReadSite.RESID_POST, ReadSite.RESID_POST),
+    "attn.hook_z": (ReadSite.ATTN_Z, ReadSite.ATTN_Z),
+    "self_attn.o_proj.input": (ReadSite.ATTN_Z, ReadSite.ATTN_Z),
+    "hook_attn_out": (ReadSite.ATTN_RAW, ReadSite.ATTN_POST_NORM),
+    "mlp.hook_out": (ReadSite.MLP_RAW, ReadSite.MLP_RAW),
+    "hook_mlp_out": (ReadSite.MLP_RAW, ReadSite.MLP_POST_NORM),
+    "post_feedforward_layernorm.output": (ReadSite.MLP_POST_NORM, ReadSite.MLP_POST_NORM),
 }
 _LAYER = re.compile(r"^(?:blocks|model\.layers|layers|model\.language_model\.layers)\.(\d+)\.")
 _POST_NORM = re.compile(r"gemma-?[23]", re.IGNORECASE)
@@ -81,6 +103,28 @@ def sites(stated: Stated, model: ModelWeights | None = None) -> tuple[ReadSite, 
     return _read(stated), _write(stated, model)
 
 
+def sae_site(stated: Stated, model: ModelWeights | None = None) -> tuple[ReadSite, WriteSite]:
+    """Where an autoencoder reads, which is where it writes; raises as :func:`sites` does."""
+    hook = _bare(stated.hf_read_hook or stated.read_hook)
+    if hook not in _AUTOENCODERS:
+        raise BadTranscoder(
+            f"{stated.where} reads at {hook[:80]!r}, which is no known site of an autoencoder; known are "
+            f"{', '.join(_AUTOENCODERS)}"
+        )
+    raw, behind = _AUTOENCODERS[hook]
+    if raw is not behind and model is None and not stated.model_name:
+        raise BadTranscoder(
+            f"{stated.where} reads at {hook}, which lies behind a norm in Gemma and not elsewhere, and its config "
+            "names no model; open it together with its model"
+        )
+    site = behind if _has_post_norms(stated, model) else raw
+    return site, WriteSite(str(site))
+
+
+def _has_post_norms(stated: Stated, model: ModelWeights | None) -> bool:
+    return model.has_post_mlp_norm if model else bool(_POST_NORM.search(stated.model_name or ""))
+
+
 def _read(stated: Stated) -> ReadSite:
     hook = _bare(stated.hf_read_hook or stated.read_hook)
     if hook == "hook_mlp_in" and _GEMMA_3.search(stated.model_name or ""):
@@ -109,8 +153,7 @@ def _write(stated: Stated, model: ModelWeights | None) -> WriteSite:
                 f"{stated.where} writes at hook_mlp_out, which lies behind a norm in Gemma and not elsewhere, and its "
                 "config names no model; open it together with its model"
             )
-        behind = model.has_post_mlp_norm if model else bool(_POST_NORM.search(stated.model_name or ""))
-        site = WriteSite.MLP_POST_NORM if behind else WriteSite.MLP_RAW
+        site = WriteSite.MLP_POST_NORM if _has_post_norms(stated, model) else WriteSite.MLP_RAW
     if site is WriteSite.MLP_RAW and stated.centred:
         return WriteSite.MLP_RAW_CENTRED
     return site

@@ -37,9 +37,11 @@ class InMemory:
         first = next(iter(self._layers.values()))
         files = {f"layer_{layer}": _hash(transcoder) for layer, transcoder in self._layers.items()}
         n_features = {layer: transcoder.n_features for layer, transcoder in self._layers.items()}
+        skips = any(transcoder.w_skip is not None for transcoder in self._layers.values())
         return SetInfo(
             name=name or set_name(n_features),
-            kind="transcoder" if first.w_skip is None else "skip",
+            kind="sae" if first.is_autoencoder else "transcoder" if not skips else "skip",
+            has_skip=skips,
             repo=name or "memory",
             revision=digest(files),
             files=files,

@@ -1,8 +1,10 @@
 """SAELens' layout: a folder a layer with ``cfg.json`` and ``sae_weights.safetensors``; and its objects and releases.
 
-``W_enc`` is [d_in, n_features] there. Architectures read: transcoder, skip_transcoder, jumprelu_transcoder and
-jumprelu_skip_transcoder. SAELens' jumprelu is ``relu(p) * (p > threshold)``: a threshold below zero is zero in the
-record, which is the same function. Plain autoencoders stand for no MLP and are refused.
+``W_enc`` is [d_in, n_features] there. Architectures read: transcoder, skip_transcoder, jumprelu_transcoder,
+jumprelu_skip_transcoder, and the plain autoencoders standard, jumprelu and topk. SAELens' jumprelu is
+``relu(p) * (p > threshold)``: a threshold below zero is zero in the record, which is the same function. What an
+autoencoder does to its input is folded: ``apply_b_dec_to_input`` (``b_enc - b_dec @ W_enc``), a topk that competes by
+``p * |W_dec row|``, and a model whose writes into the stream were centred while it was trained.
 
 Described from SAELens 6.54 (https://github.com/decoderesearch/SAELens, MIT); a test compares activations with the
 library's own.
@@ -10,35 +12,47 @@ library's own.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from atlas.errors import BadTranscoder
 from atlas.model import Activation, ReadSite, WriteSite
 from ingest.folders import Folder
-from ingest.sources.hooks import Stated, layer_of, sites, text
+from ingest.sources.hooks import Stated, layer_of, sae_site, sites, text
+from ingest.sources.layered import count, read_json
 from ingest.sources.memory import InMemory
-from ingest.sources.tensors import canonical, keep, read_shapes, read_tensors, record, set_name, sizes
+from ingest.sources.tensors import (
+    CALLED,
+    canonical,
+    floats,
+    keep,
+    read_shapes,
+    read_tensors,
+    record,
+    set_name,
+    sizes,
+)
 from ingest.transcoder import SetInfo, Transcoder
 from ingest.weights import digest
 
 if TYPE_CHECKING:
     from ingest.weights import ModelWeights
 
-LAYOUT = "SAELens' cfg.json with sae_weights.safetensors, a folder a layer"
+LAYOUT = "SAELens' cfg.json with sae_weights.safetensors"
 _CONFIG, _WEIGHTS = "cfg.json", "sae_weights.safetensors"
-_MOST_BYTES = 1 << 20
 ARCHITECTURES = {
     "transcoder": Activation.RELU,
     "skip_transcoder": Activation.RELU,
     "jumprelu_transcoder": Activation.JUMPRELU,
     "jumprelu_skip_transcoder": Activation.JUMPRELU,
 }
+AUTOENCODERS = {"standard": Activation.RELU, "jumprelu": Activation.JUMPRELU, "topk": Activation.TOPK}
+_CALLED = CALLED | {"scaling_factor": "scaling_factor", "finetuning_scaling_factor": "scaling_factor"}
 
 
 @dataclass(frozen=True)
@@ -51,13 +65,41 @@ class Config:
     activation: Activation
     model_name: str | None
     neuronpedia_id: str | None
+    k: int | None = None
+    subtracts_b_dec: bool = False
+    by_length: bool = False
+    """topk: whether features compete by their pre-activation times the length of their decoder's row"""
+    centred: bool = False
+    """an autoencoder of a model whose writes into the stream are centred"""
+
+    @property
+    def is_autoencoder(self) -> bool:
+        return str(self.read) == str(self.write)
 
     def transcoder(self, tensors: Mapping[str, Tensor]) -> Transcoder:
         """The record of this layer."""
-        named = dict(tensors)
+        named = floats(canonical(tensors, self.layer, _CALLED), self.layer)
         if "threshold" in named:
             named["threshold"] = named["threshold"].clamp(min=0)
-        return record(named, self.layer, read=self.read, write=self.write, activation=self.activation)
+        scale = named.pop("scaling_factor", None)
+        if scale is not None and not torch.equal(scale, torch.ones_like(scale)):
+            raise BadTranscoder(
+                f"layer {self.layer}: its features are scaled after the activation; fold the scale first"
+            )
+        made = record(named, self.layer, read=self.read, write=self.write, activation=self.activation, k=self.k)
+        return self._folded(made) if self.is_autoencoder else made
+
+    def _folded(self, sae: Transcoder) -> Transcoder:
+        w_enc, b_enc, w_dec = sae.w_enc, sae.b_enc, sae.w_dec
+        if self.subtracts_b_dec:
+            b_enc = b_enc - w_enc @ sae.b_dec
+        if self.by_length:
+            length = w_dec.norm(dim=1)
+            w_enc, b_enc = w_enc * length[:, None], b_enc * length
+            w_dec = w_dec / torch.where(length > 0, length, torch.ones_like(length))[:, None]
+        if self.centred:
+            w_enc = w_enc - w_enc.mean(dim=1, keepdim=True)
+        return replace(sae, w_enc=w_enc, b_enc=b_enc, w_dec=w_dec)
 
 
 def recognises(folder: Folder) -> bool:
@@ -75,7 +117,7 @@ def open_set(folder: Folder, layers: list[int] | None, model: ModelWeights | Non
         place = "" if path.parent == PurePosixPath(".") else f"{path.parent}/"
         if place + _WEIGHTS not in names:
             raise BadTranscoder(f"{folder.where}: {name} stands without {_WEIGHTS} beside it")
-        config = read_config(_json(folder, name), f"{folder.where}/{name}", model)
+        config = read_config(read_json(folder, name), f"{folder.where}/{name}", model)
         if config.layer in found:
             raise BadTranscoder(
                 f"{folder.where} has two transcoders for layer {config.layer}: {found[config.layer][0] or '.'} and "
@@ -94,7 +136,7 @@ class Set:
 
     def _info(self) -> SetInfo:
         shapes = {
-            layer: canonical(read_shapes(self._folder, place + _WEIGHTS, layer), layer)
+            layer: canonical(read_shapes(self._folder, place + _WEIGHTS, layer), layer, _CALLED)
             for layer, (place, _) in self._places.items()
         }
         of = {layer: sizes(shape, layer) for layer, shape in shapes.items()}
@@ -103,7 +145,7 @@ class Set:
         return set_info(
             {layer: config for layer, (_, config) in self._places.items()},
             of,
-            kind="skip" if any("w_skip" in shape for shape in shapes.values()) else "transcoder",
+            skips=any("w_skip" in shape for shape in shapes.values()),
             repo=self._folder.repo,
             revision=self._folder.revision or digest(files),
             files=files,
@@ -114,7 +156,9 @@ class Set:
         return config.transcoder(read_tensors(self._folder.path(place + _WEIGHTS), layer))
 
 
-def set_info(configs: dict[int, Config], of: dict[int, tuple[int, int, int]], **identity: Any) -> SetInfo:
+def set_info(
+    configs: dict[int, Config], of: dict[int, tuple[int, int, int]], *, skips: bool, **identity: Any
+) -> SetInfo:
     """What the layers' configs and sizes say together; raises where they are not of one set."""
     first = next(iter(configs.values()))
     for layer, config in configs.items():
@@ -138,7 +182,9 @@ def set_info(configs: dict[int, Config], of: dict[int, tuple[int, int, int]], **
         activation=first.activation,
         neuronpedia_id=_neuronpedia_set(first.neuronpedia_id),
         model_name=first.model_name,
-        **identity,
+        kind="sae" if first.is_autoencoder else "skip" if skips else "transcoder",
+        has_skip=skips,
+        **{"l0": {layer: float(config.k) for layer, config in configs.items() if config.k}, **identity},
     )
 
 
@@ -165,11 +211,16 @@ def read_config(cfg: Any, where: str, model: ModelWeights | None) -> Config:
         raise BadTranscoder(f"{where} is no table of settings")
     metadata = cfg.get("metadata") or {}
     stated = {**cfg, **(metadata if isinstance(metadata, dict) else {})}
-    architecture = text(stated.get("architecture")) or "none"
-    if architecture not in ARCHITECTURES:
+    topk = stated.get("activation_fn_str", stated.get("activation_fn")) == "topk"
+    architecture = text(stated.get("architecture"))
+    if architecture is None:  # before version 6, plain autoencoders named none
+        architecture = "none" if "hook_name_out" in stated else "standard"
+    if topk and architecture == "standard":
+        architecture = "topk"
+    if architecture not in ARCHITECTURES | AUTOENCODERS:
         raise BadTranscoder(
-            f"{where} is of the architecture {architecture!r}, which stands for no MLP; read are "
-            f"{', '.join(sorted(ARCHITECTURES))}"
+            f"{where} is of the architecture {architecture!r}, whose features are none of this record; read are "
+            f"{', '.join(sorted(ARCHITECTURES | AUTOENCODERS))}"
         )
     scaling = stated.get("normalize_activations", "none")
     if scaling not in ("none", None, False):
@@ -177,6 +228,8 @@ def read_config(cfg: Any, where: str, model: ModelWeights | None) -> Config:
             f"{where} scales its input at run time (normalize_activations {scaling!r}); fold the scale into its "
             "weights first (SAELens: fold_activation_norm_scaling_factor)"
         )
+    if architecture in AUTOENCODERS:
+        return _autoencoder(stated, architecture, where, model)
     read_hook, write_hook = stated.get("hook_name"), stated.get("hook_name_out")
     if not isinstance(read_hook, str) or not isinstance(write_hook, str):
         raise BadTranscoder(
@@ -187,8 +240,7 @@ def read_config(cfg: Any, where: str, model: ModelWeights | None) -> Config:
         raise BadTranscoder(
             f"{where} reads at {read_hook!r} and writes at {write_hook!r}; expected blocks.N.… of one layer"
         )
-    loaded_with = stated.get("model_from_pretrained_kwargs")
-    loaded_with = loaded_with if isinstance(loaded_with, dict) else {}
+    loaded_with = _loaded_with(stated)
     read, write = sites(
         Stated(
             read_hook,
@@ -212,18 +264,40 @@ def read_config(cfg: Any, where: str, model: ModelWeights | None) -> Config:
     )
 
 
+def _autoencoder(stated: dict[str, Any], architecture: str, where: str, model: ModelWeights | None) -> Config:
+    """The config of a plain autoencoder: one site, and what it does to its input."""
+    hook = text(stated.get("hook_name", stated.get("hook_point")))
+    layer = layer_of(hook or "")
+    if hook is None or layer is None:
+        raise BadTranscoder(f"{where} reads at {hook!r}; expected blocks.N.… of one layer")
+    site = Stated(hook, "", where, text(stated.get("model_name")), hf_read_hook=text(stated.get("hf_hook_name")))
+    read, write = sae_site(site, model)
+    k = None
+    if architecture == "topk":
+        kwargs = stated.get("activation_fn_kwargs")
+        k = count(stated.get("k", kwargs.get("k") if isinstance(kwargs, dict) else None), "k", where)
+    return Config(
+        layer,
+        read,
+        write,
+        AUTOENCODERS[architecture],
+        text(stated.get("model_name")),
+        text(stated.get("neuronpedia_id")),
+        k=k,
+        subtracts_b_dec=bool(stated.get("apply_b_dec_to_input", True)),
+        by_length=bool(stated.get("rescale_acts_by_decoder_norm", False)),
+        centred=bool(_loaded_with(stated).get("center_writing_weights", False)) and read is not ReadSite.ATTN_Z,
+    )
+
+
+def _loaded_with(stated: dict[str, Any]) -> dict[str, Any]:
+    """How the model was loaded that it was trained on."""
+    loaded_with = stated.get("model_from_pretrained_kwargs")
+    return loaded_with if isinstance(loaded_with, dict) else {}
+
+
 def _neuronpedia_set(identifier: str | None) -> str | None:
     """``gemmascope-transcoder-16k`` of ``gemma-2-2b/0-gemmascope-transcoder-16k``."""
     if identifier is None or "-" not in identifier.rpartition("/")[2]:
         return None
     return identifier.rpartition("/")[2].partition("-")[2]
-
-
-def _json(folder: Folder, name: str) -> Any:
-    path = folder.path(name)
-    if path.stat().st_size > _MOST_BYTES:
-        raise BadTranscoder(f"{folder.where}/{name} has {path.stat().st_size:,} bytes; a config has a few hundred")
-    try:
-        return json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
-        raise BadTranscoder(f"{folder.where}/{name} is not readable JSON ({error})") from error

@@ -75,16 +75,31 @@ class Release:
             for layer, identifier in self._chosen.items()
         }
         configs = {layer: self._config(layer, cfg) for layer, cfg in cfgs.items()}
-        of = {layer: (int(cfg["d_sae"]), int(cfg["d_in"]), int(cfg["d_out"])) for layer, cfg in cfgs.items()}
+        of = {
+            layer: (int(cfg["d_sae"]), int(cfg["d_in"]), int(cfg.get("d_out", cfg["d_in"])))
+            for layer, cfg in cfgs.items()
+        }
         return set_info(
             configs,
             of,
-            kind="skip" if any("skip" in cfg["architecture"] for cfg in cfgs.values()) else "transcoder",
+            skips=any("skip" in str(cfg.get("architecture")) for cfg in cfgs.values()),
             repo=self._release.repo_id,
             revision=str(self._folder.revision),
             files=self._files(),
             saelens_release=self._release.release,
+            **self._stated(configs),
         )
+
+    def _stated(self, configs: dict[int, Config]) -> dict[str, dict[int, float]]:
+        """What the directory says that the features do; 0 and 1 stand for nothing there."""
+        l0 = {layer: float(self._release.expected_l0.get(self._chosen[layer]) or 0) for layer in configs}
+        explained = {
+            layer: float(self._release.expected_var_explained.get(self._chosen[layer]) or 1) for layer in configs
+        }
+        return {
+            "l0": {layer: value for layer, value in l0.items() if value > 0},
+            "explained": {layer: value for layer, value in explained.items() if value < 1},
+        }
 
     def load(self, layer: int) -> Transcoder:
         from sae_lens import SAE

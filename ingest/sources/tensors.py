@@ -24,7 +24,7 @@ from ingest.transcoder import Transcoder
 T = TypeVar("T")
 PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
 WEIGHTS = (".safetensors", ".npz")
-_CALLED = {
+CALLED = {
     "w_enc": "w_enc",
     "b_enc": "b_enc",
     "w_dec": "w_dec",
@@ -32,8 +32,10 @@ _CALLED = {
     "threshold": "threshold",
     "activation_function.threshold": "threshold",
     "w_skip": "w_skip",
+    "affine_skip_connection": "affine_skip",
     "k": "k",
 }
+"""what files call the tensors of the record, in small letters; ``affine_skip`` is ``w_skip`` with its axes exchanged"""
 _NEEDED = ("w_enc", "b_enc", "w_dec", "b_dec")
 
 
@@ -67,12 +69,14 @@ def read_shapes(folder: Folder, name: str, layer: int) -> dict[str, tuple[int, .
     if told is not None:
         return told
     path = folder.path(name)
-    if path.suffix != ".safetensors":
-        return {name: tuple(tensor.shape) for name, tensor in read_tensors(path, layer).items()}
     try:
+        if path.suffix == ".npz":
+            return _npz_shapes(path)
+        if path.suffix != ".safetensors":
+            return {name: tuple(tensor.shape) for name, tensor in read_tensors(path, layer).items()}
         with safe_open(path, framework="pt") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, SyntaxError, EOFError, zipfile.BadZipFile) as error:
         raise BadTranscoder(
             f"layer {layer}: {path.name} is cut short or damaged ({first_line(error)}); fetch it again"
         ) from error
@@ -81,16 +85,26 @@ def read_shapes(folder: Folder, name: str, layer: int) -> dict[str, tuple[int, .
 def pickled(name: str) -> BadTranscoder:
     """Why a file of this name is not read."""
     return BadTranscoder(
-        f"{name} is a pickle, which can run code when it is read; no layout of transcoders is read from pickles yet, "
-        "with or without --allow-pickle: save it as safetensors"
+        f"{name} is a pickle, which can run code when it is read; the one layout read from pickles is that of "
+        "pchlenski/gpt2-transcoders, with --allow-pickle and the code left out: save others as safetensors"
     )
 
 
-def canonical(found: Mapping[str, Any], layer: int) -> dict[str, Any]:
-    """Tensors, or shapes, by the names of the record; raises where one is missing or not understood."""
-    named = {_CALLED.get(name.lower(), name): value for name, value in found.items()}
-    unknown = sorted(set(named) - set(_CALLED.values()))
-    missing = [name for name in _NEEDED if name not in named]
+def canonical(
+    found: Mapping[str, Any],
+    layer: int,
+    called: Mapping[str, str] = CALLED,
+    needed: tuple[str, ...] = _NEEDED,
+) -> dict[str, Any]:
+    """Tensors, or shapes, by the names of the record; raises where one is missing or not understood.
+
+    ``called``: what the layout calls them, in small letters.
+    """
+    named = {called.get(name.lower(), name): value for name, value in found.items()}
+    unknown = sorted(set(named) - set(called.values()))
+    missing = [name for name in needed if name not in named]
+    if len(named) < len(found):
+        raise BadTranscoder(f"layer {layer}: the file has one tensor under two names ({', '.join(sorted(found)[:12])})")
     if unknown or missing:
         problem = f"no {missing[0]}" if missing else f"a tensor {unknown[0]!r} that this layout does not have"
         raise BadTranscoder(
@@ -134,15 +148,22 @@ def record(
     """One layer in float32, features in rows; raises :class:`atlas.errors.BadTranscoder` where it does not add up."""
     named = canonical(tensors, layer)
     named.pop("k", None)
-    for name, tensor in named.items():
-        if not tensor.is_floating_point():
-            raise BadTranscoder(f"layer {layer}: {name} is stored as {tensor.dtype}; weights must be floating point")
+    named = floats(named, layer)
     n, _, _ = sizes({name: tuple(tensor.shape) for name, tensor in named.items()}, layer)
-    named = {name: tensor.float() for name, tensor in named.items()}
+    if "affine_skip" in named:
+        named["w_skip"] = named.pop("affine_skip").T.contiguous()
     for name in ("w_enc", "w_dec"):
         if named[name].shape[0] != n:
             named[name] = named[name].T.contiguous()
     return checked(Transcoder(layer=layer, read=read, write=write, activation=activation, k=k, **named))
+
+
+def floats(named: Mapping[str, Tensor], layer: int) -> dict[str, Tensor]:
+    """The same in float32; raises :class:`atlas.errors.BadTranscoder` for what is no floating point number."""
+    for name, tensor in named.items():
+        if not tensor.is_floating_point():
+            raise BadTranscoder(f"layer {layer}: {name} is stored as {tensor.dtype}; weights must be floating point")
+    return {name: tensor.float() for name, tensor in named.items()}
 
 
 def checked(transcoder: Transcoder) -> Transcoder:
@@ -176,11 +197,33 @@ def set_name(n_features: Mapping[int, int]) -> str:
     return f"tc-{widest // 1024}k" if widest >= 1024 else f"tc-{widest}"
 
 
-def _npz(path: Path) -> dict[str, Tensor]:
+def unpacked(path: Path, times: int = 100) -> int:
+    """Bytes that a zip archive unpacks to; raises where that is ``times`` its size: weights do not shrink so much."""
     with zipfile.ZipFile(path) as archive:
-        unpacked = sum(member.file_size for member in archive.infolist())
-    if unpacked > 100 * path.stat().st_size:  # weights do not shrink so much; a bomb does
-        raise BadTranscoder(f"{path.name} unpacks to {unpacked:,} bytes, a hundred times its size; it holds no weights")
+        size = sum(member.file_size for member in archive.infolist())
+    if size > times * path.stat().st_size:
+        raise BadTranscoder(f"{path.name} unpacks to {size:,} bytes, {times} times its size; it holds no weights")
+    return size
+
+
+def _npz_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """From the headers of the arrays; nothing else is unpacked."""
+    unpacked(path)
+    found = {}
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            with archive.open(name) as array:
+                version = np.lib.format.read_magic(array)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(array)
+                if dtype.hasobject:
+                    raise ValueError(f"{name} is an array of objects")
+                found[name.removesuffix(".npy")] = tuple(shape) or (1,)
+    return found
+
+
+def _npz(path: Path) -> dict[str, Tensor]:
+    unpacked(path)
     with np.load(path, allow_pickle=False) as arrays:
         return {name: torch.from_numpy(np.atleast_1d(arrays[name])) for name in arrays.files}
 

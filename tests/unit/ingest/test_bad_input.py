@@ -98,8 +98,11 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: configure(f, feature_output_hook="hook_mlp_out", model_name=None),
         "behind a norm in Gemma and not elsewhere",
     ),
-    "a cross-layer set": (lambda f: configure(f, model_kind="cross_layer_transcoder"), "is a cross-layer set"),
-    "a cross-layer set without config": (cross_layer, "is a cross-layer set"),
+    "a cross-layer set": (
+        lambda f: configure(f, model_kind="cross_layer_transcoder"),
+        "is a cross-layer set without a W_enc_N.safetensors",
+    ),
+    "a cross-layer set without config": (cross_layer, "has W_enc_N.safetensors but no config.yaml"),
     "an unknown kind": (lambda f: configure(f, model_kind="lorsa"), "model_kind is 'lorsa'"),
     "an unknown activation": (lambda f: configure(f, activation="gelu"), "activation is 'gelu', known are"),
     "an activation that is no name": (

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from atlas.model import ReadSite, WriteSite
+from atlas.model import TRANSCODER_READS, ReadSite, WriteSite
 from ingest import families
 from ingest.folding import Vectors
 from ingest.sources.memory import InMemory
@@ -26,17 +26,17 @@ SITES = [
     *[
         (family, read, write)
         for family in ("gpt2", "gpt_neox", "gpt_neox_serial", "phi", "olmo")
-        for read in R
+        for read in TRANSCODER_READS
         for write in (W.MLP_RAW, W.MLP_RAW_CENTRED)
     ],
     *[
         (family, read, write)
         for family in ("gemma2", "gemma3_text", "gemma3")
-        for read in R
+        for read in TRANSCODER_READS
         for write in (W.MLP_RAW, W.MLP_POST_NORM)
         if read is not R.RESID_MID_CENTRED
     ],
-    *[(family, read, W.MLP_RAW) for family in ONE_WRITE for read in R if read is not R.RESID_MID_CENTRED],
+    *[(family, read, W.MLP_RAW) for family in ONE_WRITE for read in TRANSCODER_READS if read is not R.RESID_MID_CENTRED],
     *[(family, R.RESID_MID, write) for family in ("olmo2", "olmo3") for write in (W.MLP_RAW, W.MLP_POST_NORM)],
 ]
 POSITION = 4

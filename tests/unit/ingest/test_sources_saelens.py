@@ -154,9 +154,13 @@ def configured(folder: Path, **changes: Any) -> None:
 BAD = {
     "an architecture that is no name": (
         lambda f: configured(f, architecture=["x"]),
-        "architecture 'none', which stands",
+        "architecture 'none', whose features are none of this record",
     ),
-    "a plain autoencoder": (lambda f: configured(f, architecture="standard"), "'standard', which stands for no MLP"),
+    "an autoencoder with gates": (lambda f: configured(f, architecture="gated"), "'gated', whose features are none of"),
+    "an autoencoder of no known site": (
+        lambda f: configured(f, architecture="standard"),
+        "'ln2.hook_normalized', which is no known site of an autoencoder; known are hook_resid_pre",
+    ),
     "a run-time scale": (
         lambda f: configured(f, normalize_activations="layer_norm"),
         "scales its input at run time.*fold_activation_norm_scaling_factor",
