@@ -16,7 +16,9 @@ from tests.unit.ingest.frozen import Frozen, Values
 class Replaced(Frozen):
     """One model on one text; changes run through the skips of ``source``, where ``through_skips``."""
 
-    def __init__(self, model: nn.Module, ids: Tensor, source: TranscoderSource, through_skips: bool, family: str) -> None:
+    def __init__(
+        self, model: nn.Module, ids: Tensor, source: TranscoderSource, through_skips: bool, family: str
+    ) -> None:
         super().__init__(model, ids, family)
         self.source = source
         self.skips = {layer: source.load(layer).w_skip for layer in source.info.layers} if through_skips else {}

@@ -36,7 +36,12 @@ SITES = [
         for write in (W.MLP_RAW, W.MLP_POST_NORM)
         if read is not R.RESID_MID_CENTRED
     ],
-    *[(family, read, W.MLP_RAW) for family in ONE_WRITE for read in TRANSCODER_READS if read is not R.RESID_MID_CENTRED],
+    *[
+        (family, read, W.MLP_RAW)
+        for family in ONE_WRITE
+        for read in TRANSCODER_READS
+        if read is not R.RESID_MID_CENTRED
+    ],
     *[(family, R.RESID_MID, write) for family in ("olmo2", "olmo3") for write in (W.MLP_RAW, W.MLP_POST_NORM)],
 ]
 POSITION = 4
