@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from atlas.model import Activation, ReadSite, WriteSite
+from atlas.model import TRANSCODER_READS, Activation, ReadSite, WriteSite
 from ingest.folding import Vectors
 from ingest.weights import open_model
 from tests.unit.ingest import models
@@ -24,7 +24,7 @@ BEHIND = ("gemma2", "gemma3_text", "gemma3", "olmo2", "olmo3")
 SITES = [
     (family, read, W.MLP_POST_NORM if family in BEHIND else W.MLP_RAW)
     for family in models.EVERY
-    for read in R
+    for read in TRANSCODER_READS
     if not (read is R.RESID_MID_CENTRED and family != "gpt2")
     if not (read is not R.RESID_MID and family in ("olmo2", "olmo3"))
 ]
