@@ -11,7 +11,7 @@ import pandas as pd
 from atlas.errors import BadSetting
 from queries import cuts
 from queries.answers import Envelope, choice, count, rows, smallest
-from queries.held import Held, envelope, held
+from queries.held import Held, envelope, held, one_set
 from queries.neighbours import Filter, around
 from queries.paths import Asked, find
 from queries.resolve import Key, Node, resolve, resolve_all
@@ -85,6 +85,7 @@ def circuit(
     Tokens are ends, nothing grows through them. A node that is reached twice is one node, with its fewest steps and its
     best product.
     ``direction``: ``in`` (what leads to the keys), ``out``, or ``both`` (inwards and outwards, never zigzag).
+    ``set``: where short keys belong; what a token excites is followed into this set only.
     ``to``: instead, the union of the ``depth * width`` best paths (:func:`queries.paths`, by product) of at most
     ``depth`` steps from the keys to this node.
 
@@ -101,18 +102,27 @@ def circuit(
     if to is not None:
         return _between(graph, roots, resolve(graph, to, set=set), depth, width, least)
     _refuse_explosion(len(roots) * len(sides), depth, width)
-    sets = held(graph)
+    sets = _scope(held(graph), roots, set)
     growing = _Growing(roots)
     for side in sides:
         _grow(graph, growing, [n.key for n in roots], side, depth, width, least, sets)
     used = [one for one in sets if any(one in node.sets(sets) for node in roots)]
     attrs = envelope(used, "z", growing.whole, growing.bound)
-    attrs |= {"score": "product of abs(z)", "depth": depth, "width": width, "direction": direction}
+    attrs |= {"score": "product of abs(z)", "depth": depth, "width": width, "direction": direction, **_home(used)}
     if not growing.edges:
         attrs["note"] = f"no connection passes min {least:g}" if least else "nothing of this direction is kept"
     elif not growing.whole:
         attrs["note"] = "the best of what is kept; weaker connections were cut and might belong here"
     return _finished(growing, roots, attrs)
+
+
+def _scope(sets: list[Held], roots: list[Node], set: str | None) -> list[Held]:
+    """All sets; where one was named and a key is a token, that one and those of the keys that are features."""
+    if set is None or all(node.type == "Feature" for node in roots):
+        return sets
+    chosen = one_set(sets, set, None, "the token's features are of")
+    own = {chosen.key, *(node.set for node in roots if node.type == "Feature")}
+    return [one for one in sets if one.key in own]
 
 
 def _grow(
@@ -203,8 +213,15 @@ def _between(graph: Store, roots: list[Node], end: Node, depth: int, width: int,
                 known.depth, known.score = min(known.depth, place), max(known.score, abs(path.score))
     attrs = envelope(list({one.key: one for one in used}.values()), "weight", False, cuts.UNKNOWN)
     attrs |= {"score": "abs(product) of the best path", "depth": depth, "width": width, "direction": "between"}
+    attrs |= _home(used)
     attrs["note"] = "; ".join(dict.fromkeys(notes)) or "the best paths over the connections that are kept"
     return _finished(growing, roots, attrs)
+
+
+def _home(sets: list[Held]) -> Envelope:
+    """Layers of the model and the set's name on Neuronpedia, where all features are of one set."""
+    keys = {one.key for one in sets}
+    return {"layers": sets[0].model_layers, "neuronpedia": sets[0].neuronpedia_id or None} if len(keys) == 1 else {}
 
 
 def _finished(growing: _Growing, roots: list[Node], attrs: Envelope) -> Circuit:

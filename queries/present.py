@@ -18,6 +18,7 @@ import pandas as pd
 from queries.circuits import Circuit
 from queries.present_circuit import FORMS
 from queries.present_evidence import examples_text
+from queries.present_graph import graph_json
 from queries.present_motifs import instances_text, motifs_text
 from queries.present_text import card_text, footer, paths_text, table
 
@@ -58,9 +59,11 @@ def card_json(card: Mapping[str, Any]) -> str:
 
 
 def circuit_as(form: str, circuit: Circuit) -> str:
-    """A circuit as text (a tree), json, dot, graphml or mermaid."""
+    """A circuit as text (a tree), json, dot, graphml, mermaid, or neuronpedia (graph JSON)."""
     if form == "json":
         return _json({"nodes": _records(circuit.nodes), "edges": _records(circuit.edges), **circuit.attrs})
+    if form == "neuronpedia":
+        return graph_json(circuit)
     return FORMS[form](circuit)
 
 

@@ -146,7 +146,7 @@ def common(output: Output, keys: tuple[str, ...], set_key: str | None, of: str, 
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["text", "json", "dot", "graphml", "mermaid"]),
+    type=click.Choice(["text", "json", "dot", "graphml", "mermaid", "neuronpedia"]),
     default="text",
     show_default=True,
 )

@@ -164,6 +164,7 @@ def test_paths_take_several_ends_and_conditions(run, small: toy.Toy):
 
 def test_a_circuit_is_written_in_every_format(run, small: toy.Toy):
     starts = {"text": small.model, "json": "{", "dot": "digraph", "graphml": "<?xml", "mermaid": "flowchart"}
+    starts["neuronpedia"] = "{"
 
     found = {form: run("circuit", first(small), "--format", form)[1] for form in starts}
 
