@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from queries import cuts
-from queries.answers import NEIGHBOURS, count, from_records
+from queries.answers import EVIDENCE, NEIGHBOURS, count, from_records
 from queries.catalog import records
 from queries.evidence import summary
 from queries.held import Held, envelope, held
@@ -38,9 +38,9 @@ def card(graph: Store, key: Key, *, set: str | None = None, k: int = 4) -> dict[
     of the node, in the units of :data:`atlas.schema.NODES`), ``evidence`` (what it does on the observed text,
     :func:`queries.evidence.summary`, or None) and ``page`` (its address on Neuronpedia, or None); for a token
     ``vocabulary, token_id, models``.
-    ``inputs`` and ``outputs`` are frames with the columns of :func:`queries.inputs`: the ``k`` strongest tokens by
-    abs(z), then the ``k`` strongest features. ``complete`` says that nothing that was cut belongs among them; ``cut``,
-    ``weight``, ``run`` as in every answer.
+    ``inputs`` and ``outputs`` are frames with the columns of :func:`queries.inputs` (with those of evidence where a
+    text was observed): the ``k`` strongest tokens by abs(z), then the ``k`` strongest features. ``complete`` says that
+    nothing that was cut belongs among them; ``cut``, ``weight``, ``run`` as in every answer.
     Raises BadKey, Ambiguous, BadSetting.
     """
     count("k", k)
@@ -49,6 +49,7 @@ def card(graph: Store, key: Key, *, set: str | None = None, k: int = 4) -> dict[
     found: dict[str, Any] = {"key": node.key, "type": node.type, "label": node.label}
     found |= _feature(graph, node, sets[0]) if node.type == "Feature" else _token(node, sets)
     whole, bounds = True, []
+    columns = NEIGHBOURS | EVIDENCE if any(one.observation for one in sets) else NEIGHBOURS
     for direction in ("inputs", "outputs"):
         parts: list[dict[str, Any]] = []
         for of in ("tokens", "features"):
@@ -57,7 +58,7 @@ def card(graph: Store, key: Key, *, set: str | None = None, k: int = 4) -> dict[
             whole &= cuts.complete([size(row, "z") for row in part], k, 0.0, bound)
             bounds.append(bound)
             parts += part
-        found[direction] = from_records(parts, NEIGHBOURS)
+        found[direction] = from_records(parts, columns)
     return found | envelope(sets, "z", whole, max(bounds))
 
 

@@ -1,7 +1,7 @@
 """Answers as text, JSON, CSV and Cypher scripts. Pure functions: nothing here asks a store.
 
-Tables and cards for a terminal are in :mod:`queries.present_text`, pictures of circuits in
-:mod:`queries.present_circuit`.
+Tables for a terminal are in :mod:`queries.present_text`, cards in :mod:`queries.present_card`, pictures of circuits in
+:mod:`queries.present_circuit` and :mod:`queries.present_graph`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import numpy as np
 import pandas as pd
 
 from queries.circuits import Circuit
+from queries.present_card import card_text
 from queries.present_circuit import FORMS
 from queries.present_evidence import examples_text
 from queries.present_graph import graph_json
 from queries.present_motifs import instances_text, motifs_text
-from queries.present_text import card_text, footer, paths_text, table
+from queries.present_text import footer, paths_text, table
 
 __all__ = [
     "card_json",

@@ -115,6 +115,7 @@ def write(
     n_tokens: int = N_TOKENS,
     density: float = 0.4,
     seed: int = 0,
+    neuronpedia_id: str = "",
 ) -> Toy:
     """Write a build into a new folder and return it with its truth; the same arguments give the same bytes.
 
@@ -159,7 +160,7 @@ def write(
                 "repo": f"example/{set}",
                 "revision": f"seed-{seed}",
                 "saelens_release": f"{model}-{set}-release",
-                "neuronpedia_id": "",
+                "neuronpedia_id": neuronpedia_id,
                 "label_source": "tokens",
                 "cut": _json({"density": density, "features_per_token": int(np.ceil(density * sum(sizes)))}),
                 "run": run,

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
+import atlas
 import queries
 from queries import present
+from tests import toy
 from tests.unit.queries.asked import Asked
 from tests.unit.queries.truth import Truth, strongest
 
@@ -91,3 +93,47 @@ def test_a_token_has_a_card_too(asked: Asked):
     assert card["type"] == "Token"
     assert card["models"] == ["other", "toy"]
     assert set(card["outputs"]["type"]) == {"Feature"}
+
+
+def test_a_card_of_a_set_that_neuronpedia_has_links_to_the_features_page(tmp_path: Path):
+    there = toy.write(tmp_path / "a-build", neuronpedia_id="gemma-2-2b/gemmascope-transcoder-16k")
+    atlas.load(there.build, tmp_path / "atlas")
+    with atlas.open(tmp_path / "atlas") as graph:
+        card = queries.card(graph, FEATURE)
+
+    address = "https://www.neuronpedia.org/gemma-2-2b/2-gemmascope-transcoder-16k/11"
+    assert card["page"] == address
+    assert f" page:  {address}" in present.card_text(card).splitlines()
+
+
+def test_a_card_without_room_for_two_columns_shows_every_kind_of_weight(asked: Asked):
+    card = queries.card(asked.graph, FEATURE)
+    seen = {
+        **card,
+        "inputs": card["inputs"].assign(drive=0.125, twera=[-2.5, *[float("nan")] * (len(card["inputs"]) - 1)]),
+    }
+
+    plain, evidence = (present.card_text(one, width=80) for one in (card, seen))
+
+    header = next(line for line in plain.splitlines() if line.startswith(" READS"))
+    assert header.split() == ["READS", "weight", "z", "share"]
+    header = next(line for line in evidence.splitlines() if line.startswith(" READS"))
+    assert header.split() == ["READS", "weight", "z", "share", "drive", "twera"]
+    strongest = card["inputs"].iloc[0]
+    row = next(line for line in evidence.splitlines() if line.startswith(" token"))
+    assert row.split()[-2:] == ["+0.125", "−2.5"]
+    assert f"{strongest['weight']:+.3g}".replace("-", "−") in row
+    assert max(map(cell_len, evidence.splitlines())) <= 80
+
+
+def test_a_card_shows_the_statistics_of_its_rows_and_what_confirms_a_description(asked: Asked):
+    card = queries.card(asked.graph, FEATURE)
+    scores = json.dumps({"confidence": 0.9375, "tried": 11, "validated": 9})
+    described = {**card, "descriptions": [{"text": "rabbits", "method": "atlas", "scores": scores}]}
+
+    text = present.card_text(described)
+
+    assert "rabbits (atlas · 9 of 11 tokens fire it alone · confidence 0.94)" in text
+    told = card["statistics"]
+    for number in (told["bias"], told["l1_in"], told["std_logits"], told["norm_dec"]):
+        assert f"{number:.4g}".replace("-", "−") in text

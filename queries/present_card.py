@@ -1,0 +1,204 @@
+"""Cards for a terminal: everything about a node, on one screen, readable without colour."""
+
+from __future__ import annotations
+
+import json
+import math
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from rich.cells import cell_len
+
+from queries.present_text import WIDTH, cut, names, number, pad, quoted, signed, visible
+
+_BAR = 8
+_SOURCES = {
+    "tokens": "its strongest tokens",
+    "logits": "the tokens it promotes",
+    "weak": "its strongest tokens, none of which stands out",
+}
+"""What a label is made from, in words."""
+
+
+def card_text(card: Mapping[str, Any], width: int = WIDTH) -> str:
+    """A card for a terminal: two columns from 98 cells on, below that one above the other; never wider than 100."""
+    width = min(max(width, 60), WIDTH)
+    title, source = _title(card)
+    label = quoted(card["label"]) if card["type"] == "Token" else visible(card["label"])
+    lines = [*_beside(visible(card["key"]), title, width), *_beside(label, source, width)]
+    for said in card.get("descriptions", []):
+        text = visible(f"{said['text']} ({' · '.join([said['method'], *_confirmed(said['scores'])])})")
+        lines += textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="    ")
+    if card.get("evidence"):
+        lines += ["", *_fires(card["evidence"], width)]
+    one_set = isinstance(card.get("set"), str)
+    two = width >= 98 and one_set
+    room = 45 if two else width - 1
+    columns = [
+        _column(head, card[side], room, logits=side == "outputs", short=one_set, whole=not two)
+        for head, side in (("READS", "inputs"), ("WRITES", "outputs"))
+    ]
+    lines.append("")
+    if two:
+        height = max(map(len, columns))
+        left, right = ([*column, *[""] * (height - len(column))] for column in columns)
+        lines += [f" {pad(a, room)}      {b}".rstrip() for a, b in zip(left, right, strict=True)]
+    else:
+        lines += [f" {line}".rstrip() for line in [*columns[0], "", *columns[1]]]
+    lines.append("")
+    if card.get("statistics"):
+        lines += _joined(_statistics(card["statistics"]), width)
+    lines += _joined(_rests_on(card), width)
+    if card.get("page"):
+        lines.append(f" page:  {visible(card['page'])}")
+    return "\n".join([*lines, *_more(card, width)])
+
+
+def _confirmed(scores: str) -> list[str]:
+    """What a description says of itself: how many tokens fire the feature alone, and its confidence."""
+    try:
+        told = json.loads(scores or "{}")
+    except ValueError:
+        return []
+    if not isinstance(told, dict):
+        return []
+    parts = []
+    if isinstance(told.get("tried"), int) and isinstance(told.get("validated"), int) and told["tried"]:
+        parts.append(f"{told['validated']} of {told['tried']} tokens fire it alone")
+    if isinstance(told.get("confidence"), int | float):
+        parts.append(f"confidence {told['confidence']:.2f}")
+    return parts
+
+
+def _statistics(told: Mapping[str, float]) -> list[str]:
+    """The node's own numbers, in the units of :data:`atlas.schema.NODES`."""
+    return [
+        f"bias {number(told['bias'])}",
+        f"threshold {number(told['threshold'])}",
+        f"constant {number(told['constant'])}",
+        f"reads {number(told['l1_in'])} in all, a token {number(told['mean_tokens'])} ± {number(told['std_tokens'])}",
+        f"writes {number(told['l1_out'])} in all, a logit ± {number(told['std_logits'])}",
+        f"vectors {number(told['norm_enc'])} and {number(told['norm_dec'])} long",
+    ]
+
+
+def _fires(seen: Mapping[str, Any], width: int) -> list[str]:
+    """How often a feature fires, how strongly, and three contexts in which it does."""
+    if not seen["n_fires"]:
+        return [f" FIRES  nowhere in {seen['positions']:,} positions of {visible(seen['text'])}"]
+    said = [
+        f"at {seen['density']:.2%} of {seen['positions']:,} positions",
+        f"mean {number(seen['mean_active'])}, at most {number(seen['max_active'])}",
+    ]
+    if seen["token_share"] is not None:
+        said.append(f"the token explains {seen['token_share']:.0%}")
+    lines = _joined([" FIRES  " + said[0], *said[1:]], width)
+    if seen["histogram"]:
+        edges, counts = seen["histogram"]["edges"], seen["histogram"]["counts"]
+        lines.append(f"        {number(edges[0])} {_histogram(counts)} {number(edges[-1])}")
+    for example in seen["examples"]:
+        lines.append(f" {number(example['value']):>6}  " + cut(visible(example["text"]), width - 9))
+    return lines
+
+
+def _histogram(counts: list[int], bars: int = 24) -> str:
+    """Counts as a line of blocks, neighbouring bins taken together; what holds anything shows."""
+    step = -(-len(counts) // bars)
+    sums = [sum(counts[start : start + step]) for start in range(0, len(counts), step)]
+    return "".join(" ▁▂▃▄▅▆▇█"[-(-8 * count // max(sums))] for count in sums)
+
+
+def _beside(left: str, right: str, width: int) -> list[str]:
+    """Two texts on a line, the right one from the middle on; below each other where they do not fit."""
+    middle = 52 if width >= 98 else 0
+    if not right:
+        return [cut(left, width)]
+    if middle and cell_len(left) < middle and cell_len(right) <= width - middle:
+        return [pad(left, middle) + right]
+    return [cut(left, width), f"  {cut(right, width - 2)}"]
+
+
+def _title(card: Mapping[str, Any]) -> tuple[str, str]:
+    if card["type"] == "Token":
+        models = ", ".join(card["models"])
+        return f"token {card['token_id']:,} of the vocabulary {visible(card['vocabulary'])}", f"of {visible(models)}"
+    where = f"layer {card['layer']} of {card['layers']} · feature {card['idx']:,} of {card['features']:,}"
+    return where, _SOURCES.get(card["label_source"], f"from {visible(card['label_source'])}")
+
+
+def _column(head: str, frame: pd.DataFrame, room: int, *, logits: bool, short: bool, whole: bool) -> list[str]:
+    """One side of a card: a heading, then a neighbour a line with its name, label, bar, z and share.
+
+    ``whole``: with the raw weight too, and where a text was observed with drive and TWERA.
+    """
+    if frame.empty:
+        return [head, "nothing"]
+    names = [_name(str(key), str(kind), logits, short) for key, kind in zip(frame["key"], frame["type"], strict=True)]
+    name_room = max(8, *(cell_len(name) for name in names))
+    found = frame.to_dict("records")
+    kinds = {"z": 6, "share": 7}
+    if whole:
+        seen = [kind for kind in ("drive", "twera") if kind in frame and frame[kind].notna().any()]
+        kinds = {"weight": 8, **kinds, **dict.fromkeys(seen, 8)}
+    numbers_room = sum(kinds.values()) + len(kinds)
+    label_room = max(5, room - name_room - _BAR - numbers_room - 2)
+    longest = max(abs(row["z"]) for row in found) or 1.0
+    header = " ".join(pad(kind, cells, right=True) for kind, cells in kinds.items())
+    lines = [pad(head, room - cell_len(header)) + header]
+    for name, row in zip(names, found, strict=True):
+        label = quoted(row["label"]) if row["type"] == "Token" else visible(row["label"])
+        numbers = [pad(_number(row[kind], kind), cells, right=True) for kind, cells in kinds.items()]
+        left = (pad(name, name_room), pad(cut(label, label_room), label_room), pad(_bar(row["z"], longest), _BAR))
+        lines.append(" ".join((*left, *numbers)))
+    return lines
+
+
+def _number(value: float, kind: str) -> str:
+    return number(value, kind) if kind in ("z", "share") or pd.isna(value) else signed(value)
+
+
+def _name(key: str, kind: str, logits: bool, short: bool) -> str:
+    """How a card names a neighbour: token or logit, or its layer and index within the set."""
+    if kind == "Token":
+        return "logit" if logits else "token"
+    owner, place, idx = key.rsplit("/", 2)
+    layer, _, name = place.partition("-")
+    return f"{layer}/{idx}" if short else f"{owner}/{layer}-{name}/{idx}"
+
+
+def _bar(value: float, longest: float) -> str:
+    """Length by size; a full block for what raises, a low one for what holds down."""
+    cells = max(1, math.ceil(_BAR * min(abs(value) / longest, 1.0) - 1e-9))
+    return ("▇" if value >= 0 else "▂") * cells
+
+
+def _joined(parts: list[str], width: int) -> list[str]:
+    """Parts with dots between them, a new line where the next does not fit."""
+    lines = [""]
+    for part in parts:
+        if lines[-1] and cell_len(lines[-1]) + cell_len(part) + 3 <= width:
+            lines[-1] += f" · {part}"
+        else:
+            lines += textwrap.wrap(part, width - 1, initial_indent=" ", subsequent_indent=" ")
+    return lines[1:]
+
+
+def _rests_on(card: Mapping[str, Any]) -> list[str]:
+    bound = card.get("bound")
+    if card["complete"]:
+        state = "complete"
+    elif bound is not None:
+        state = f"of what is kept, certain above |z| {bound:.1f}"
+    else:
+        state = "of what is kept"
+    parts = [f"each column: the strongest by |z|, {state}"]
+    return parts + [f"{name} {names(card[name])}" for name in ("run", "set") if card.get(name)]
+
+
+def _more(card: Mapping[str, Any], width: int) -> list[str]:
+    key = card["key"]
+    commands = [f"atlas inputs {key} -k 50", f"atlas circuit {key}"]
+    line = " more:  " + "     ".join(commands)
+    return [line] if cell_len(line) <= width else [" more:", *(f"   {command}" for command in commands)]
