@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from atlas import observations, schema
+from atlas import observations, schema, through
 from atlas.errors import BadBuild
 from atlas.observations import EVIDENCE, KEPT_BY, Observation
 from atlas.staging import Build
@@ -75,10 +75,17 @@ class Observed(Build):
             for field in _evidence_of(schema.NODE[label]):
                 column = pa.nulls(len(table), field.type) if seen is None else seen[field.name].cast(field.type)
                 table = table.append_column(field, column)
+            paths = through.features(self)
+            for field in schema.NODE[label].through_arrow:
+                column = pa.nulls(len(table), field.type) if paths is None else paths[field.name].cast(field.type)
+                table = table.append_column(field, column)
         return table
 
     def edges(self, kind: str) -> Iterator[pa.Table]:
         """As :meth:`atlas.staging.Build.edges`, with evidence; extra edges stand where their target's others stand."""
+        if kind in through.KINDS:  # nothing is observed of these
+            yield from super().edges(kind)
+            return
         fields = _evidence_of(schema.EDGE[kind])
         names = self.edge_files(kind)
         first, low = 0, 0

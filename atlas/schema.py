@@ -7,119 +7,17 @@ Units and deviations of ``weight``, ``z`` and ``share`` are those of the project
 
 * ``weight`` is signed and raw: the norms' denominators, and nothing else, are left out;
 * ``z`` is (weight - mean) / population deviation, for ACTIVATES over all tokens into the target, for FEEDS over all
-  features of that source layer into the target, for PROMOTES over all tokens out of the source;
+  features of that source layer into the target, for PROMOTES over all tokens out of the source; through a head, over
+  all tokens (or all earlier features) that reach the target through it, or all tokens that the source so reaches;
 * ``share`` is ``abs(weight)`` over the L1 norm of everything that reaches the target, kept or not: all tokens and all
   features of all earlier layers (for a logit, the direct paths of all tokens and all features of all layers).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import StrEnum
-
 import pyarrow as pa
 
-
-class Type(StrEnum):
-    """A property's type, by its name in the embedded engine."""
-
-    STRING = "STRING"
-    INT = "INT64"
-    FLOAT = "FLOAT"
-    DOUBLE = "DOUBLE"
-    BOOL = "BOOL"
-    FLOATS = "FLOAT[]"
-    STRINGS = "STRING[]"
-
-
-_ARROW = {
-    Type.STRING: pa.string(),
-    Type.INT: pa.int64(),
-    Type.FLOAT: pa.float32(),
-    Type.DOUBLE: pa.float64(),
-    Type.BOOL: pa.bool_(),
-    Type.FLOATS: pa.list_(pa.float32()),
-    Type.STRINGS: pa.list_(pa.string()),
-}
-_IMPORT = {
-    Type.STRING: "string",
-    Type.INT: "long",
-    Type.FLOAT: "float",
-    Type.DOUBLE: "double",
-    Type.BOOL: "boolean",
-    Type.FLOATS: "float[]",
-    Type.STRINGS: "string[]",
-}
-
-
-@dataclass(frozen=True)
-class Property:
-    """One property of a node or relationship, and what it means."""
-
-    name: str
-    type: Type
-    meaning: str
-
-
-@dataclass(frozen=True)
-class Node:
-    """One kind of node. Its first property is always ``key``, unique within the table."""
-
-    label: str
-    meaning: str
-    properties: tuple[Property, ...]
-    indexed: tuple[str, ...] = ()
-    """properties that a server indexes together, in this order, beside the key"""
-    evidence: tuple[Property, ...] = ()
-    """what was seen on a text: in stores behind the others, null where nothing was observed; in no build"""
-
-    @property
-    def arrow(self) -> pa.Schema:
-        return pa.schema([(p.name, _ARROW[p.type]) for p in self.properties])
-
-    @property
-    def stored(self) -> tuple[Property, ...]:
-        """What a store keeps of it."""
-        return self.properties + self.evidence
-
-    @property
-    def stored_arrow(self) -> pa.Schema:
-        return pa.schema([(p.name, _ARROW[p.type]) for p in self.stored])
-
-
-@dataclass(frozen=True)
-class Edge:
-    """One kind of relationship between two kinds of node."""
-
-    type: str
-    source: str
-    target: str
-    meaning: str
-    unit: str
-    properties: tuple[Property, ...]
-    evidence: tuple[Property, ...] = ()
-    """as :attr:`Node.evidence`"""
-
-    @property
-    def weighted(self) -> bool:
-        """Whether it carries ``weight``, ``z`` and ``share``; structure does not."""
-        return any(p.name == "weight" for p in self.properties)
-
-    @property
-    def arrow(self) -> pa.Schema:
-        """``source`` and ``target`` keys, then the properties."""
-        ends = [("source", pa.string()), ("target", pa.string())]
-        return pa.schema(ends + [(p.name, _ARROW[p.type]) for p in self.properties])
-
-    @property
-    def stored(self) -> tuple[Property, ...]:
-        """What a store keeps of it, beside its ends."""
-        return self.properties + self.evidence
-
-    @property
-    def stored_arrow(self) -> pa.Schema:
-        """:attr:`arrow`, then evidence."""
-        return pa.schema([*self.arrow, *((p.name, _ARROW[p.type]) for p in self.evidence)])
+from atlas.declared import ARROW, IMPORT, Edge, Node, Property, Type
 
 
 def _text(name: str, meaning: str) -> Property:
@@ -158,6 +56,19 @@ _EVIDENCE = (
     _float("twera", "weight * mean of the product of both activations / mean of the target's"),
     _text("kept_by", "what keeps the edge: weight, z, twera, drive"),
 )
+
+_VIA = (
+    *_WEIGHTS,
+    _int("layer", "the block whose attention it passes through"),
+    _int("head", "which of that block's heads, from 0"),
+)
+THROUGH = (
+    Property("heads", Type.STRINGS, "keys of the heads that can move it most, strongest first"),
+    _floats("head_norms", "for each of them the length of its OV map's pull-back of the read vector"),
+    Property("positions", Type.INTS, "the learned positions that move it most, by abs(weight), strongest first"),
+    _floats("position_weights", "what each of them adds to it, in the unit of weight"),
+)
+"""What a build with heads knows of a feature beside its relationships."""
 
 NODES: tuple[Node, ...] = (
     Node(
@@ -243,6 +154,20 @@ NODES: tuple[Node, ...] = (
             _bool("live", "active ten times or more, and oftener than once in ten thousand positions"),
             _bool("always_on", "active at more than a tenth of all positions"),
         ),
+        through=THROUGH,
+    ),
+    Node(
+        "Head",
+        "one attention head of a model; there where edges through heads were asked for",
+        (
+            _KEY,
+            _text("model", "the model's key"),
+            _int("layer", "the block"),
+            _int("head", "its number within the block, from 0"),
+            _int("value_group", "heads of one group share their values"),
+            _float("norm_ov", "length (Frobenius) of its OV map, norms' gains included"),
+        ),
+        indexed=("model", "layer", "head"),
     ),
     Node(
         "Token",
@@ -321,6 +246,38 @@ EDGES: tuple[Edge, ...] = (
             _text("run", "the run that compared them"),
         ),
     ),
+    Edge(
+        "ACTIVATES_VIA",
+        "Token",
+        "Feature",
+        "what a token's embedding adds to a feature through one attention head that attends to it alone",
+        "as ACTIVATES, at attention 1; the denominators of the norms around attention left out too",
+        _VIA,
+    ),
+    Edge(
+        "FEEDS_VIA",
+        "Feature",
+        "Feature",
+        "what one feature adds to another through one attention head that attends to it alone",
+        "as FEEDS, at attention 1; the denominators of the norms around attention left out too",
+        _VIA,
+    ),
+    Edge(
+        "PROMOTES_VIA",
+        "Feature",
+        "Token",
+        "what a feature adds to a token's logit through one attention head that attends to it alone",
+        "as PROMOTES, at attention 1; the denominators of the norms around attention left out too",
+        _VIA,
+    ),
+    Edge(
+        "PREDICTS",
+        "Token",
+        "Token",
+        "what a token's embedding adds to a logit past everything else",
+        "logit, centred over the vocabulary, per unit of the token's embedding, scale included",
+        (*_WEIGHTS, _text("run", "the run that computed it: two models may share their tokens")),
+    ),
     Edge("OF", "TranscoderSet", "Model", "the set's model", "", ()),
     Edge("LOADED_BY", "TranscoderSet", "Run", "the run that computed the set's edges", "", ()),
     Edge("DESCRIBED_BY", "Feature", "Description", "what is said of a feature", "", ()),
@@ -358,13 +315,13 @@ def neo4j_ddl() -> list[str]:
 
 def import_type(kind: pa.DataType) -> str:
     """What ``neo4j-admin database import`` calls a column's type."""
-    return next(_IMPORT[type] for type, arrow in _ARROW.items() if arrow == kind)
+    return next(IMPORT[type] for type, arrow in ARROW.items() if arrow == kind)
 
 
 def import_header(table: Node | Edge) -> list[str]:
     """Column names of one table for ``neo4j-admin database import``, in the order of its Arrow schema."""
     if isinstance(table, Node):
         first, *others = table.properties
-        return [f"{first.name}:ID({table.label})"] + [f"{p.name}:{_IMPORT[p.type]}" for p in others]
+        return [f"{first.name}:ID({table.label})"] + [f"{p.name}:{IMPORT[p.type]}" for p in others]
     ends = [f":START_ID({table.source})", f":END_ID({table.target})"]
-    return ends + [f"{p.name}:{_IMPORT[p.type]}" for p in table.properties]
+    return ends + [f"{p.name}:{IMPORT[p.type]}" for p in table.properties]

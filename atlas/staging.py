@@ -10,6 +10,7 @@ Specification, format 1. Keywords as in RFC 2119.
       nodes/Model.parquet  TranscoderSet.parquet  Run.parquet  Token.parquet  Feature.parquet
       edges/ACTIVATES/*.parquet FEEDS/*.parquet PROMOTES/*.parquet
       stats/ACTIVATES.parquet FEEDS.parquet PROMOTES.parquet logits.parquet
+      …                         what attention's heads add, where it was asked for: :mod:`atlas.through`
       work/                     parts of an unfinished build; a finished one has none
 
 * The manifest MUST hold ``format`` (1), ``run``, ``model.name``, ``set.name``, ``layers`` (ascending; those that have a
@@ -50,14 +51,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from atlas import schema
+from atlas import schema, through
 from atlas.errors import BadBuild
 from atlas.model import MODEL_NAME, SET_NAME, FeatureKey, TokenKey
 
 FORMAT = 1
 EDGE_COLUMNS = pa.schema([("source", pa.int32()), ("target", pa.int32()), ("weight", pa.float32())])
 WEIGHTED = tuple(edge.type for edge in schema.EDGES if edge.weighted)
+ALWAYS = tuple(kind for kind in WEIGHTED if kind not in through.KINDS)
+"""kinds of weighted relationship that every build has"""
 NODE_FILES = ("Model", "TranscoderSet", "Run", "Token", "Feature")
+"""labels that every build has"""
 _ROW_STATISTICS = [("mean", pa.float64()), ("std", pa.float64()), ("l1", pa.float64())]
 STATS_COLUMNS = {
     "ACTIVATES": pa.schema([("target", pa.int32()), *_ROW_STATISTICS]),
@@ -133,6 +137,16 @@ class Build:
         """Layer of every feature, by row number; int32 [n_features]."""
         return np.repeat(np.asarray(self.layers, np.int32), self.features_per_layer)
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels of which this build has nodes."""
+        return (*NODE_FILES, "Head") if through.has_heads(self) else NODE_FILES
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of weighted relationship that this build has."""
+        return WEIGHTED if through.has_heads(self) else ALWAYS
+
     def rows(self, prefix: str) -> int:
         """Rows of all files whose name begins with ``prefix``."""
         return sum(entry["rows"] for name, entry in self.manifest["files"].items() if name.startswith(prefix))
@@ -153,9 +167,12 @@ class Build:
     def nodes(self, label: str) -> pa.Table:
         """All nodes of one label; columns as in :data:`atlas.schema.NODES`."""
         name = f"nodes/{label}.parquet"
-        table = self._read(name, schema.NODE[label].arrow)
+        table = self.read(name, schema.NODE[label].arrow)
+        if label == "Head":
+            self._require(name, table, model=[self.model] * len(table))
+            return table
         if not table["key"].equals(self.keys(label)):
-            raise self._broken(
+            raise self.broken(
                 name, f"its keys are not those of {self.set_key} run {self.run}, in order and without gaps"
             )
         if label == "TranscoderSet":
@@ -171,7 +188,7 @@ class Build:
     def stats(self, kind: str) -> pa.Table:
         """Row statistics; columns as in :data:`STATS_COLUMNS`."""
         name, columns = f"stats/{kind}.parquet", STATS_COLUMNS[kind]
-        table = self._read(name, columns)
+        table = self.read(name, columns)
         if kind == "FEEDS":
             ahead = np.searchsorted(self.layers, self.layer_of)  # how many layers lie before each feature's
             earlier = [np.tile(self.layers[:n], size) for n, size in enumerate(self.features_per_layer)]
@@ -183,7 +200,7 @@ class Build:
             self._require(name, table, **{columns.names[0]: np.arange(rows)})
         numbers = [field.name for field in columns if pa.types.is_floating(field.type)]
         if not all(np.isfinite(table[column].to_numpy()).all() for column in numbers):
-            raise self._broken(name, "a number is not finite")
+            raise self.broken(name, "a number is not finite")
         return table
 
     def edge_files(self, kind: str) -> list[str]:
@@ -192,10 +209,13 @@ class Build:
 
     def edges(self, kind: str) -> Iterator[pa.Table]:
         """Weighted relationships of one kind, a table a file: ``source, target`` (row numbers), weight, z, share."""
+        if kind in through.KINDS:
+            yield from through.edges(self, kind)
+            return
         last = -1
         for name in self.edge_files(kind):
-            table = self._read(name, EDGE_COLUMNS)
-            last = self._check_edges(name, kind, table, last)
+            table = self.read(name, EDGE_COLUMNS)
+            last = self.check_edges(name, kind, table, last)
             yield self.derive(kind, table)
 
     def derive(self, kind: str, edges: pa.Table) -> pa.Table:
@@ -204,41 +224,48 @@ class Build:
         target = edges["target"].to_numpy()
         weight = edges["weight"].to_numpy().astype(np.float64)
         mean, std = self._moments(kind, source, target)
-        total = self._stats("logits")["l1"][target] if kind == "PROMOTES" else self._total_features[target]
+        total = self.total_into(schema.EDGE[kind].target)[target]
         z = np.divide(weight - mean, std, out=np.zeros_like(weight), where=std > 0)
         share = np.divide(np.abs(weight), total, out=np.zeros_like(weight), where=total > 0)
         edges = edges.append_column("z", pa.array(z.astype(np.float32)))
         return edges.append_column("share", pa.array(share.astype(np.float32)))
 
+    def total_into(self, label: str) -> np.ndarray:
+        """L1 of all that reaches each feature or logit past heads, kept or not; float64, by row number."""
+        return self._stats("logits")["l1"] if label == "Token" else self._total_features
+
+    @property
+    def edge_columns(self) -> pa.Schema:
+        return EDGE_COLUMNS
+
     def verify(self) -> None:
         """Compare every file with the manifest's hashes."""
         for name, entry in self.manifest["files"].items():
             if sha256(self.path / name) != entry["sha256"]:
-                raise self._broken(name, "it is not the file that the manifest names")
+                raise self.broken(name, "it is not the file that the manifest names")
 
-    def _read(self, name: str, columns: pa.Schema) -> pa.Table:
+    def read(self, name: str, columns: pa.Schema) -> pa.Table:
+        """One file, held to its columns and to the manifest."""
         try:
             # not read_table, which takes a folder called a=b for a column
             table = pq.ParquetFile(self.path / name).read()
         except (OSError, pa.ArrowException) as error:
-            raise self._broken(name, f"it cannot be read ({error})") from error
+            raise self.broken(name, f"it cannot be read ({error})") from error
         if not table.schema.equals(columns):
-            raise self._broken(
-                name, f"it has columns {table.schema.names}, expected {columns.names} of format {FORMAT}"
-            )
+            raise self.broken(name, f"it has columns {table.schema.names}, expected {columns.names} of format {FORMAT}")
         if len(table) != self.manifest["files"][name]["rows"]:
-            raise self._broken(name, f"it has {len(table)} rows, not those that the manifest counts")
+            raise self.broken(name, f"it has {len(table)} rows, not those that the manifest counts")
         if any(column.null_count for column in table.columns):
-            raise self._broken(name, "it holds nulls")
+            raise self.broken(name, "it holds nulls")
         return table
 
     def _require(self, file: str, table: pa.Table, **columns: Any) -> None:
         """Refuse a file whose columns are not these values."""
         for column, values in columns.items():
             if not table[column].equals(pa.chunked_array([pa.array(values, table[column].type)])):
-                raise self._broken(file, f"its column {column} is not what the manifest makes it")
+                raise self.broken(file, f"its column {column} is not what the manifest makes it")
 
-    def _check_edges(self, name: str, kind: str, edges: pa.Table, last: int) -> int:
+    def check_edges(self, name: str, kind: str, edges: pa.Table, last: int = -1) -> int:
         """Refuse edges that break the specification; returns the place of the last one, for the next file."""
         source, target, weight = (column.to_numpy() for column in edges.columns)
         if not len(weight):
@@ -246,15 +273,16 @@ class Build:
         n_nodes = {"Token": self.n_tokens, "Feature": self.n_features}
         for numbers, label in ((source, schema.EDGE[kind].source), (target, schema.EDGE[kind].target)):
             if numbers.min() < 0 or numbers.max() >= n_nodes[label]:
-                raise self._broken(name, f"an edge leads to a row that nodes/{label}.parquet does not have")
-        major, minor = (source, target) if kind == "PROMOTES" else (target, source)
+                raise self.broken(name, f"an edge leads to a row that nodes/{label}.parquet does not have")
+        by_source = kind == "PROMOTES" or kind in through.OUT_OF
+        major, minor = (source, target) if by_source else (target, source)
         place = major.astype(np.int64) << 32 | minor
         if place[0] <= last or (place[1:] <= place[:-1]).any():
-            raise self._broken(name, "its edges are out of order, or one is there twice")
+            raise self.broken(name, "its edges are out of order, or one is there twice")
         if not (np.isfinite(weight) & (weight != 0)).all():
-            raise self._broken(name, "a weight is zero or not finite")
-        if kind == "FEEDS" and (self.layer_of[source] >= self.layer_of[target]).any():
-            raise self._broken(name, "an edge does not lead to a later layer")
+            raise self.broken(name, "a weight is zero or not finite")
+        if kind in ("FEEDS", "FEEDS_VIA") and (self.layer_of[source] >= self.layer_of[target]).any():
+            raise self.broken(name, "an edge does not lead to a later layer")
         return int(place[-1])
 
     def _moments(self, kind: str, source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -287,7 +315,8 @@ class Build:
             cache[kind] = {name: table[name].to_numpy() for name in table.column_names}
         return cache[kind]
 
-    def _broken(self, name: str, why: str) -> BadBuild:
+    def broken(self, name: str, why: str) -> BadBuild:
+        """What to raise where a file breaks the specification."""
         return BadBuild(f"{self.path / name}: {why}; build it again")
 
 

@@ -18,7 +18,7 @@ import shutil
 import sys
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from atlas.errors import BadBuild, BadSetting
 from atlas.model import MODEL_NAME, SET_NAME
 from atlas.provenance import Run
 from atlas.staging import STATS_COLUMNS, Build, open_build
-from ingest import nodes
+from ingest import nodes, through, through_files
 from ingest.assemble import Assembly, decide_columns
 from ingest.computing import Progress, compute_units
 from ingest.edges import Keep, Pool
@@ -141,7 +141,7 @@ def plan(
     """What :func:`build` would cost with the same arguments; computes and writes nothing."""
     _refuse_pickles(allow_pickle)
     job = prepare(model, transcoders, name, layers, keep, min_z, device, home)
-    return estimate(job.name, Sizes.of(job.vectors), job.keep, min_z, device=job.device)
+    return _estimate(job, Sizes.of(job.vectors))
 
 
 def prepare(
@@ -157,7 +157,7 @@ def prepare(
 ) -> Job:
     """Open and check everything that goes in."""
     keep = keep or Keep()
-    wrong = [option for option, count in asdict(keep).items() if count < 0]
+    wrong = [option for option, count in vars(keep).items() if count < 0]
     if wrong or (min_z is not None and not min_z > 0):
         raise BadSetting(f"keep {', '.join(wrong)} must not be negative, and min_z ({min_z}) must be positive")
     weights = open_model(model)
@@ -173,7 +173,7 @@ def prepare(
         settings={
             "name": f"{model_name}/{set_name}",
             "layers": info.layers,
-            "keep": asdict(keep),
+            "keep": keep.said,
             "min_z": min_z,
         },
     )
@@ -207,20 +207,23 @@ def stage(job: Job, progress: Progress | None = None, rank: Rank | None = None) 
     show = progress or (lambda what, done, total: None)
     sizes = Sizes.of(job.vectors)
     todo = units(sizes)
-    predicted = estimate(job.name, sizes, job.keep, job.min_z, device=job.device)
+    of_heads = through.units(job.vectors, sizes) if job.keep.heads else []
+    predicted = _estimate(job, sizes)
     parts = Parts(job.path / "work")
     with Pool() as pool:
         compute_units(job, rank.share(todo) if rank else todo, sizes, parts, pool, show)
+        if of_heads:
+            through.compute_units(job, rank.share(of_heads) if rank else of_heads, sizes, parts, pool, show)
         done = _finished(job.path)
-        if done or not all(parts.done(unit) for unit in todo):
+        if done or not all(parts.done(unit) for unit in todo + of_heads):
             return done
         with parts.finishing(wait=rank is None) as ours:
             done = _finished(job.path)
             if done or not ours:
                 return done
             before = time.perf_counter()
-            writer, about = _write(job, todo, sizes, parts, show)
-            seconds = sum(map(parts.seconds, todo)) + time.perf_counter() - before
+            writer, about = _write(job, todo, of_heads, sizes, parts, show)
+            seconds = sum(map(parts.seconds, todo + of_heads)) + time.perf_counter() - before
             writer.json(
                 "run.json",
                 {
@@ -232,7 +235,7 @@ def stage(job: Job, progress: Progress | None = None, rank: Rank | None = None) 
                     "predicted": {field: getattr(predicted, field) for field in COMPARED},
                     "actual": {
                         "seconds": round(seconds, 3),
-                        "edges": {kind: writer.rows(f"edges/{kind}/") for kind in _STATISTICS},
+                        "edges": {kind: writer.rows(f"edges/{kind}/") for kind in predicted.edges},
                         "disk": sum(entry["bytes"] for entry in writer.files.values()),
                         "temporary": parts.bytes,
                         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_BYTES,
@@ -244,7 +247,14 @@ def stage(job: Job, progress: Progress | None = None, rank: Rank | None = None) 
     return _finished(job.path) or open_build(job.path)
 
 
-def _write(job: Job, todo: list[Unit], sizes: Sizes, parts: Parts, show: Progress) -> tuple[Writer, dict[str, Any]]:
+def _estimate(job: Job, sizes: Sizes) -> Plan:
+    plan = estimate(job.name, sizes, job.keep, job.min_z, device=job.device)
+    return through.estimated(plan, job.vectors, sizes, job.keep.heads) if job.keep.heads else plan
+
+
+def _write(
+    job: Job, todo: list[Unit], of_heads: list[Unit], sizes: Sizes, parts: Parts, show: Progress
+) -> tuple[Writer, dict[str, Any]]:
     """All files but the manifest; returns what it is to say beside them."""
     what, n_layers = "writing (layers)", len(sizes.layers)
     total_columns = 2 * sizes.n_vocab + sum(sizes.n_features[:-1])
@@ -274,8 +284,10 @@ def _write(job: Job, todo: list[Unit], sizes: Sizes, parts: Parts, show: Progres
         show(what, n_layers, n_layers)
     logits = [np.arange(sizes.n_vocab, dtype=np.int32), assembly.logit_l1]
     writer.table("stats/logits.parquet", pa.table(logits, schema=STATS_COLUMNS["logits"]))
+    if of_heads:
+        through_files.write(job, of_heads, sizes, parts, writer)
     n_edges = writer.rows("edges/")
-    cut = {**asdict(job.keep), "min_z": job.min_z}
+    cut = {**job.keep.said, "min_z": job.min_z}
     writer.table("nodes/Model.parquet", nodes.model(job.model_name, job.model))
     writer.table("nodes/Token.parquet", nodes.tokens(job.model.vocabulary.name, texts))
     writer.table("nodes/Run.parquet", nodes.run_node(job.run))

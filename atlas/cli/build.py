@@ -33,6 +33,8 @@ def sources(output: Output) -> None:
 @click.option("--keep", type=click.IntRange(min=0), help="FEEDS in and out, over all layers, by z.")
 @click.option("--keep-tokens", type=click.IntRange(min=0), help="Tokens and logits of each feature, of each sign.")
 @click.option("--keep-features-per-token", type=click.IntRange(min=0), help="Features of each token, either way.")
+@click.option("--heads/--no-heads", default=False, help="Also what goes through attention's heads, and past features.")
+@click.option("--keep-heads", type=click.IntRange(min=1), help="With --heads: of each end through each head.  [8]")
 @click.option("--min-z", type=click.FloatRange(min=0, min_open=True), help="Also everything of this abs(z) or more.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:n]")
 @click.option("--dry-run", is_flag=True, help="Say what it would cost, and stop.")
@@ -178,7 +180,12 @@ def _build_options(engine: Any, given: dict[str, Any]) -> dict[str, Any]:
         "keep_features_per_token": "features_per_token",
     }
     kept = {field: given.pop(option) for option, field in names.items()}
-    layers = given.pop("layers")
+    layers, heads = given.pop("layers"), given.pop("heads")
+    kept["heads"] = given.pop("keep_heads")
+    if kept["heads"] and not heads:
+        raise click.UsageError("--keep-heads goes with --heads")
+    if heads:
+        kept["heads"] = kept["heads"] or engine.KEEP_HEADS
     return {
         **{option: value for option, value in given.items() if value is not None},
         "keep": engine.Keep(**{field: value for field, value in kept.items() if value is not None}),

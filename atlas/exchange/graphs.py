@@ -21,7 +21,7 @@ from atlas import descriptions, schema
 from atlas.errors import BadSetting
 from atlas.exchange import tables
 from atlas.observed import Observed, observed
-from atlas.staging import NODE_FILES, WEIGHTED, Build, with_keys
+from atlas.staging import ALWAYS, Build, with_keys
 
 Progress = Callable[[str, int, int], None]
 _SHOWN = {"Feature": ("label", "layer", "idx"), "Token": ("text", "token_id")}
@@ -31,12 +31,12 @@ def parquet(build: Build, out: Path, progress: Progress) -> Path:
     """Write the tables of one set into the new folder ``out``. Raises BadSetting where something is there."""
     seen = observed(build)
     with _appears(out) as beside:
-        for label in NODE_FILES:
+        for label in build.labels:
             table = seen.nodes(label)
             with _writer(beside / "nodes" / f"{label}.parquet", table.schema) as writer:
                 writer.write_table(table)
         done = 0
-        for kind in WEIGHTED:
+        for kind in build.kinds:
             columns = schema.EDGE[kind].stored_arrow
             with _writer(beside / "edges" / f"{kind}.parquet", columns) as writer:
                 for table in _keyed(seen, kind):
@@ -62,9 +62,10 @@ def graphml(build: Build, out: Path, progress: Progress) -> Path:
             for row in table.to_pylist():
                 file.write(f"<node id={quoteattr(row.pop('key'))}>{_data('node', {'type': label, **row})}</node>\n")
         done = 0
-        for kind in WEIGHTED:
+        for kind in build.kinds:
             for table in _keyed(seen, kind):
-                for row in table.select(["source", "target", *carried]).to_pylist():
+                said = [name for name in carried if name in table.column_names]
+                for row in table.select(["source", "target", *said]).to_pylist():
                     ends = f"source={quoteattr(row.pop('source'))} target={quoteattr(row.pop('target'))}"
                     file.write(f"<edge {ends}>{_data('edge', {'type': kind, **row})}</edge>\n")
                 done += len(table)
@@ -80,9 +81,10 @@ def _keyed(seen: Observed, kind: str) -> Iterator[pa.Table]:
 
 def _carried(seen: Observed) -> dict[str, pa.DataType]:
     """What an edge says: its weights, and evidence where a text was observed."""
-    edge = schema.EDGE[WEIGHTED[0]]
+    edge = schema.EDGE[ALWAYS[0]]
     names = [p.name for p in (edge.stored if seen.observation else edge.properties)]
-    return {name: edge.stored_arrow.field(name).type for name in names}
+    of_heads = {"layer": pa.int64(), "head": pa.int64()} if "Head" in seen.labels else {}
+    return {name: edge.stored_arrow.field(name).type for name in names} | of_heads
 
 
 def _declare(file: TextIO, element: str, columns: dict[str, pa.DataType]) -> None:

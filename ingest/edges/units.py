@@ -41,6 +41,13 @@ class Keep:
     """ACTIVATES and PROMOTES of each feature by weight: positive, and as many negative"""
     features_per_token: int = 32
     """for each token by abs(weight): the features it excites most, and those that promote it most"""
+    heads: int = 0
+    """*_VIA by abs(weight): of each target and of each source through each head; PREDICTS of each token; 0 for none"""
+
+    @property
+    def said(self) -> dict[str, int]:
+        """What is kept, by name; without what was not asked for."""
+        return {name: count for name, count in vars(self).items() if name != "heads" or count}
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def counts(store: Store) -> dict[str, int]:
     }
 
 
-@pytest.mark.parametrize("edge", staging.WEIGHTED)
+@pytest.mark.parametrize("edge", staging.ALWAYS)
 def test_every_edge_of_a_build_comes_out_as_it_went_in(edge: str, place: Place, stage: Stage):
     toy = stage()
 

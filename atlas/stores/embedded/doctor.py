@@ -22,6 +22,10 @@ _COUNTS = {
     "ACTIVATES": "MATCH (:Token)-[e:ACTIVATES]->(f:Feature) RETURN f.set, count(*)",
     "FEEDS": "MATCH (:Feature)-[e:FEEDS]->(f:Feature) RETURN f.set, count(*)",
     "PROMOTES": "MATCH (f:Feature)-[e:PROMOTES]->(:Token) RETURN f.set, count(*)",
+    "ACTIVATES_VIA": "MATCH (:Token)-[e:ACTIVATES_VIA]->(f:Feature) RETURN f.set, count(*)",
+    "FEEDS_VIA": "MATCH (:Feature)-[e:FEEDS_VIA]->(f:Feature) RETURN f.set, count(*)",
+    "PROMOTES_VIA": "MATCH (f:Feature)-[e:PROMOTES_VIA]->(:Token) RETURN f.set, count(*)",
+    "PREDICTS": "MATCH (:Token)-[e:PREDICTS]->(:Token) MATCH (s:TranscoderSet {run: e.run}) RETURN s.key, count(*)",
     "Feature": "MATCH (f:Feature) RETURN f.set, count(*)",
 }
 
@@ -48,7 +52,7 @@ def look(engine: Engine, folder: Folder, state: dict[str, Any], current: Path) -
     for entry in state["builds"]:
         key, expected = entry["set"], entry["counts"]
         for kind in ("Feature", *WEIGHTED):
-            findings.append(_finding(kind, key, expected[kind], counts[kind].get(key, 0), _MEND))
+            findings.append(_finding(kind, key, expected.get(kind, 0), counts[kind].get(key, 0), _MEND))
         vocabulary = models.get(key.partition("/")[0], "")
         # another model with this vocabulary may have brought more of it
         found = min(expected["Token"], vocabularies.get(vocabulary, 0))

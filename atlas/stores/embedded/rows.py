@@ -22,7 +22,7 @@ from atlas.stores import Progress
 from atlas.stores.embedded.engine import Engine
 
 _ROWS_A_COPY = 8_000_000
-_SHARED = ("Model", "Token", "Run")
+_SHARED = ("Model", "Token", "Run", "Head")
 """labels whose nodes several sets may use"""
 _OF_MODEL = ("n_layers", "d_model", "n_vocab", "tokenizer")
 """what two sets of one model must agree on"""
@@ -39,7 +39,7 @@ def load(engine: Engine, build: Build, show: Progress) -> None:
 
     Raises BadBuild where the atlas holds another model or vocabulary by the same name.
     """
-    for label in staging.NODE_FILES:
+    for label in build.labels:
         nodes = build.nodes(label)
         _copy(engine, label, _absent(engine, label, nodes) if label in _SHARED else nodes)
     _copy(engine, "OF", pa.table({"source": [build.set_key], "target": [build.model]}))
@@ -98,9 +98,9 @@ def _gathered(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 def _absent(engine: Engine, label: str, nodes: pa.Table) -> pa.Table:
     """The nodes that the file does not hold yet."""
-    same = {"Model": _OF_MODEL, "Token": ("text",), "Run": ()}[label]
-    where = "n.vocabulary = $of" if label == "Token" else "n.key = $of"
-    of = nodes["vocabulary" if label == "Token" else "key"][0].as_py()
+    same = {"Model": _OF_MODEL, "Token": ("text",), "Run": (), "Head": ("value_group",)}[label]
+    by = {"Token": "vocabulary", "Head": "model"}.get(label, "key")
+    where, of = f"n.{by} = $of", nodes[by][0].as_py()
     columns = "".join(f", n.{name} AS {name}" for name in same)
     held, _ = engine.table(f"MATCH (n:{label}) WHERE {where} RETURN n.key AS key{columns}", {"of": of})
     at = pc.index_in(nodes["key"], held["key"].combine_chunks())
@@ -128,19 +128,22 @@ def _kept(old: Engine, without: set[str]) -> Iterator[tuple[str, str, pa.Schema]
         "Run": f"MATCH (n:Run) WHERE n.key IN {_literals(runs)}",
         "Token": f"MATCH (n:Token) WHERE n.vocabulary IN {_literals(vocabularies)}",
         "Feature": f"MATCH (n:Feature) WHERE n.set IN {_literals(keys)}",
+        "Head": f"MATCH (n:Head) WHERE n.model IN {_literals(models)}",
         "Description": f"MATCH (f:Feature)-[:DESCRIBED_BY]->(n:Description) WHERE f.set IN {_literals(keys)}",
     }
     for node in schema.NODES:
         columns = ", ".join(f"n.{p.name} AS {p.name}" for p in node.stored)
         yield node.label, f"{nodes[node.label]} RETURN {columns}", node.stored_arrow
     for edge in schema.EDGES:
-        # every relationship has an end that belongs to one set; a match has two, and stays where both do
+        # a relationship has an end that belongs to one set; a match has two, PREDICTS none but its run
         ends = {"a": edge.source, "b": edge.target}
         owners = [f"{end}.set" for end, label in ends.items() if label == "Feature"] or ["a.key"]
         stay = " AND ".join(
             f"{owner} IN {_literals(keys)}" for owner in (owners if edge.type == "MATCHES" else owners[:1])
         )
         columns = "".join(f", e.{p.name} AS {p.name}" for p in edge.stored)
+        if edge.type == "PREDICTS":
+            stay = f"e.run IN {_literals(runs)}"
         match = f"MATCH (a:{edge.source})-[e:{edge.type}]->(b:{edge.target}) WHERE {stay}"
         yield edge.type, f"{match} RETURN a.key AS source, b.key AS target{columns}", edge.stored_arrow
 

@@ -41,6 +41,13 @@ _EDGES = {
     "ACTIVATES": _OF_SET + "MATCH (:Token)-[e:ACTIVATES]->(f) RETURN count(e) AS n",
     "FEEDS": _OF_SET + "MATCH (:Feature)-[e:FEEDS]->(f) RETURN count(e) AS n",
     "PROMOTES": _OF_SET + "MATCH (f)-[e:PROMOTES]->(:Token) RETURN count(e) AS n",
+    "ACTIVATES_VIA": _OF_SET + "MATCH (:Token)-[e:ACTIVATES_VIA]->(f) RETURN count(e) AS n",
+    "FEEDS_VIA": _OF_SET + "MATCH (:Feature)-[e:FEEDS_VIA]->(f) RETURN count(e) AS n",
+    "PROMOTES_VIA": _OF_SET + "MATCH (f)-[e:PROMOTES_VIA]->(:Token) RETURN count(e) AS n",
+    "PREDICTS": (
+        "MATCH (s:TranscoderSet {key: $set})\nMATCH (:Token)-[e:PREDICTS]->(:Token) WHERE e.run = s.run AND "
+        "s.model = $model RETURN count(e) AS n"
+    ),
 }
 _VOCABULARIES = """
 MATCH (a:AtlasSet)
@@ -172,7 +179,7 @@ class _Look:
         yield _counted("model and run of set", key, 2, row["models"] + row["runs"], lost)
         yield _counted("Feature of set", key, ledger["features"], self._count(_FEATURES, **chosen), lost)
         for kind in WEIGHTED:
-            yield _counted(f"{kind} of set", key, ledger[kind], self._count(_EDGES[kind], **chosen), lost)
+            yield _counted(f"{kind} of set", key, ledger.get(kind, 0), self._count(_EDGES[kind], **chosen), lost)
         advice = "" if here else "the store answers; to load it elsewhere, ingest it again"
         yield Finding("staged build", key, "finished", "finished" if here else "gone", "right", advice)
         yield from self._adjacency(row)

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from atlas import schema
 from atlas.observed import observed
-from atlas.staging import NODE_FILES, WEIGHTED, Build
+from atlas.staging import WEIGHTED, Build
 from atlas.stores import Progress
 from atlas.stores.neo4j.fulltext import words
 from atlas.stores.neo4j.load import ledger
@@ -55,7 +55,7 @@ def empty_texts(builds: Sequence[Build]) -> dict[tuple[str, str], list[str]]:
     """Keys of nodes with an empty text, by label and property: the importer takes an empty text for an absent one."""
     found: dict[tuple[str, str], list[str]] = {}
     for build in map(observed, builds):
-        for label in NODE_FILES:
+        for label in build.labels:
             table = build.nodes(label)
             columns = {field.name: table[field.name] for field in table.schema if field.type == pa.string()}
             if (worded := words_of(table, label)) is not None:
@@ -123,8 +123,11 @@ class Files:
             self._tokens[name] = (self._node_file("Token", table, name), table.num_rows)
 
     def _structure(self) -> None:
-        for label in ("Model", "TranscoderSet", "Run"):
-            rows = {row["key"]: row for build in self._builds for row in build.nodes(label).to_pylist()}
+        for label in ("Model", "TranscoderSet", "Run", "Head"):
+            having = [build for build in self._builds if label in build.labels]
+            rows = {row["key"]: row for build in having for row in build.nodes(label).to_pylist()}
+            if not rows:
+                continue
             table = pa.Table.from_pylist(list(rows.values()), schema=schema.NODE[label].stored_arrow)
             first = self._node_file(label, table, "all")
             self._named |= {(label, key): first + i for i, key in enumerate(rows)}
@@ -165,6 +168,9 @@ class Files:
         self._nodes += table.num_rows
         if (found := words_of(table, label)) is not None:
             table = table.append_column("_words", found)
+        # lists that no build here has are columns of nothing
+        lists = [field.name for field in table.schema if pa.types.is_list(field.type)]
+        table = table.drop_columns([name for name in lists if table[name].null_count == len(table) > 0])
         header = [":ID", *(f"{field.name}:{schema.import_type(field.type)}" for field in table.schema)]
         numbers = pa.array(np.arange(first, self._next))
         self._save(f"--nodes={label}=", f"nodes/{label}/{name}", pa.table([numbers, *table.columns], names=header))

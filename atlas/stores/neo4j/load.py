@@ -88,7 +88,8 @@ def _key(build: Observed) -> str:
 
 def _structure(build: Build) -> dict[str, Any]:
     (model,), (chosen,), (run,) = (build.nodes(label).to_pylist() for label in ("Model", "TranscoderSet", "Run"))
-    return {"model": model, "set": chosen, "run": run, "ledger": ledger(build)}
+    heads = build.nodes("Head").to_pylist() if "Head" in build.labels else []
+    return {"model": model, "set": chosen, "run": run, "heads": heads, "ledger": ledger(build)}
 
 
 def ledger(build: Build) -> dict[str, Any]:

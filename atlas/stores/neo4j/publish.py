@@ -58,6 +58,7 @@ MERGE (m:Model {key: $model.key})
 MERGE (t:TranscoderSet {key: $set.key}) SET t = $set
 MERGE (r:Run {key: $run.key}) SET r = $run
 MERGE (a:AtlasSet {key: $set.key}) SET a = $ledger
+FOREACH (head IN $heads | MERGE (h:Head {key: head.key}) SET h = head)
 FOREACH (_ IN CASE WHEN EXISTS { MATCH (other:TranscoderSet)-[:OF]->(m) WHERE other <> t } THEN [] ELSE [1] END |
   SET m = $model)
 WITH m, t, r
@@ -79,6 +80,7 @@ DETACH DELETE r
 )
 _ORPHANS = (
     _FENCE + "MATCH (m:Model) WHERE NOT EXISTS { MATCH (:TranscoderSet)-[:OF]->(m) } DETACH DELETE m",
+    _FENCE + "MATCH (h:Head) WHERE NOT EXISTS { MATCH (m:Model) WHERE m.key = h.model } DETACH DELETE h",
     ORPHAN_RUNS,
 )
 _RETIRE_TOKENS = (
@@ -117,7 +119,11 @@ def publish(writer: Writer, load: Load) -> None:
         (_SHOW, {"first": load.features[0], "end": load.features[1]}),
         (_SHOW_TOKENS, {"first": load.tokens[0], "end": load.tokens[1]}),
     ]
-    finish: list[Step] = [(_STRUCTURE, load.structure), *((query, {}) for query in _ORPHANS), (_RETIRE_TOKENS, {})]
+    finish: list[Step] = [
+        (_STRUCTURE, {"heads": [], **load.structure}),
+        *((query, {}) for query in _ORPHANS),
+        (_RETIRE_TOKENS, {}),
+    ]
     size = writer.run(_COUNT, **retire[1])[0]["n"] + ledger["features"] + ledger["tokens"]
     writer.unsettle()
     if load.state == "loading" and size <= AT_ONCE:

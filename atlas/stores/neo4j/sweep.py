@@ -47,6 +47,17 @@ DELETE b
 RETURN count(b) AS n
 """
 )
+_PREDICTIONS_LEAVE = (
+    _FENCE
+    + """
+OPTIONAL MATCH (r:Run)
+WITH collect(r.key) AS runs
+MATCH (:Token)-[e:PREDICTS]->(:Token) WHERE NOT e.run IN runs
+WITH e LIMIT 10000
+DELETE e
+RETURN count(e) AS n
+"""
+)
 _FORGET = _FENCE + "MATCH (l:AtlasLoad {key: $key}) DELETE l"
 
 
@@ -60,6 +71,7 @@ def sweep(writer: Writer, progress: Progress) -> None:
     _repeat(writer, _STRAYS, numbers=numbers)
     if not numbers:
         _repeat(writer, _TOKENS_LEAVE, first=-(2**62), end=2**62)
+        _repeat(writer, _PREDICTIONS_LEAVE)
     total = writer.run(_LEAVING)[0]["n"]
     if total:
         _delete(writer, total, progress)

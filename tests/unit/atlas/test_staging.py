@@ -24,7 +24,7 @@ def built(tmp_path: Path) -> toy.Toy:
     return toy.write(tmp_path / "builds" / "toy-tc-40-run")
 
 
-@pytest.mark.parametrize("kind", staging.WEIGHTED)
+@pytest.mark.parametrize("kind", staging.ALWAYS)
 def test_z_and_share_are_derived_as_the_truth_has_them(kind: str, built: toy.Toy):
     table = pa.concat_tables(built.build.edges(kind))
 
@@ -101,7 +101,7 @@ def read_all(build: Build) -> None:
         build.nodes(label)
     for kind in staging.STATS_COLUMNS:
         build.stats(kind)
-    for kind in staging.WEIGHTED:
+    for kind in staging.ALWAYS:
         for _ in build.edges(kind):
             pass
 

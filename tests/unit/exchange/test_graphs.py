@@ -13,7 +13,7 @@ import pytest
 from atlas import schema
 from atlas.errors import BadSetting
 from atlas.exchange import graphs
-from atlas.staging import WEIGHTED, with_keys
+from atlas.staging import ALWAYS, with_keys
 from tests import toy
 from tests.toy import Toy
 from tests.unit.exchange.builds import say
@@ -31,7 +31,7 @@ def silent(what: str, done: int, total: int) -> None:
 def connections(made: Toy) -> pd.DataFrame:
     parts = [
         with_keys(made.build, kind, table).to_pandas().assign(type=kind)
-        for kind in WEIGHTED
+        for kind in ALWAYS
         for table in made.build.edges(kind)
     ]
     columns = ["source", "target", "type", "weight", "z", "share"]
@@ -42,9 +42,9 @@ def test_parquet_holds_every_node_connection_and_description_by_key(made: Toy, t
     say(made, "atlas", {3: "tea", 5: "queens"})
     out = graphs.parquet(made.build, tmp_path / "out", silent)
     assert pq.read_table(out / "nodes/Feature.parquet")["key"].to_pylist() == made.build.keys("Feature").to_pylist()
-    tables = [pq.read_table(out / f"edges/{kind}.parquet") for kind in WEIGHTED]
-    assert all(t.schema.names == schema.EDGE[k].stored_arrow.names for k, t in zip(WEIGHTED, tables, strict=True))
-    found = pd.concat([t.to_pandas().assign(type=kind) for kind, t in zip(WEIGHTED, tables, strict=True)])
+    tables = [pq.read_table(out / f"edges/{kind}.parquet") for kind in ALWAYS]
+    assert all(t.schema.names == schema.EDGE[k].stored_arrow.names for k, t in zip(ALWAYS, tables, strict=True))
+    found = pd.concat([t.to_pandas().assign(type=kind) for kind, t in zip(ALWAYS, tables, strict=True)])
     found = found.sort_values(["type", "source", "target"]).reset_index(drop=True)
     pd.testing.assert_frame_equal(found[connections(made).columns], connections(made))
     assert pq.read_table(out / "descriptions.parquet")["text"].to_pylist() == ["tea", "queens"]

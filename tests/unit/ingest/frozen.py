@@ -7,16 +7,32 @@ that reads it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import AttentionInterface
 
 from atlas.model import ReadSite, WriteSite
 from ingest.transcoder import Transcoder
 from tests.unit.ingest.anatomy import ANATOMY
+
+_OPEN = {"head": 0, "source": 0, "target": 0}
+
+
+def _one_head(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **settings: Any) -> tuple:
+    """Attention in which one head attends, from one position, to one position; called with the library's own values."""
+    _, n_heads, length, _ = query.shape
+    pattern = torch.zeros(n_heads, length, length, dtype=value.dtype)
+    pattern[_OPEN["head"], _OPEN["target"], _OPEN["source"]] = 1
+    values = value.repeat_interleave(n_heads // value.shape[1], dim=1)
+    return (pattern @ values).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register("one_head", _one_head)
 
 
 @dataclass
@@ -62,6 +78,33 @@ class Frozen:
         self, change: Tensor, position: int, *, layer: int | None = None, site: WriteSite | None = None
     ) -> Values:
         """Run with ``change`` [batch, d_model] added at ``position``, to the embedding or at a write site."""
+        return self._run(len(change), self._changing(change, position, layer, site, held=range(len(self.blocks))))
+
+    def carried(
+        self,
+        change: Tensor,
+        position: int,
+        to: int,
+        head: tuple[int, int],
+        *,
+        layer: int | None = None,
+        site: WriteSite | None = None,
+    ) -> Values:
+        """As :meth:`changed`, with one head open: from ``to`` it attends to ``position`` alone; no other head adds.
+
+        Compare with the same of no change: what the head carries of the clean stream is in both.
+        """
+        held = [at for at in range(len(self.blocks)) if at != head[0]]
+        self.model.set_attn_implementation("one_head")
+        _OPEN.update(head=head[1], source=position, target=to)
+        try:
+            return self._run(len(change), self._changing(change, position, layer, site, held))
+        finally:
+            self.model.set_attn_implementation("eager")
+
+    def _changing(
+        self, change: Tensor, position: int, layer: int | None, site: WriteSite | None, held: Iterable[int]
+    ) -> Callable[[Values], list[tuple[nn.Module, Callable]]]:
         put = torch.zeros(len(change), self.ids.shape[1], change.shape[1], dtype=change.dtype)
         put[:, position] = change
         if site is WriteSite.MLP_RAW_CENTRED:
@@ -69,7 +112,7 @@ class Frozen:
         at_norm = self.post_mlp_norm(layer) if layer is not None and site is WriteSite.MLP_POST_NORM else None
 
         def hooks(values: Values) -> list[tuple[nn.Module, Callable]]:
-            found = self._recorders(values, held=self.clean)
+            found = self._recorders(values, held=self.clean, still=held)
             if layer is None:
                 found.append((self.embedding, lambda module, inputs, output: output + put))
             elif at_norm is not None:
@@ -79,7 +122,7 @@ class Frozen:
                 found.append((self.blocks[layer].mlp, lambda module, inputs, output: output + put))
             return found
 
-        return self._run(len(change), hooks)
+        return hooks
 
     def site(self, values: Values, layer: int, read: ReadSite) -> Tensor:
         """What a transcoder of ``layer`` reads in a run, with the clean run's denominators."""
@@ -111,6 +154,13 @@ class Frozen:
             return _one()
         return self.clean.sigma[name][0, position]
 
+    def head_sigma(self, layer: int, source: int, target: int) -> Tensor:
+        """What the norms around a layer's attention divide by: before it at the source, behind it at the target."""
+        before = self.anatomy.attention_norm
+        found = self.clean.sigma[f"{layer}.{before}"][0, source] if before else _one()
+        behind = self.post_attention_norm(layer)
+        return found * (self.clean.sigma[behind][0, target] if behind else _one())
+
     def final_sigma(self, position: int) -> Tensor:
         return self.clean.sigma["final"][0, position]
 
@@ -120,11 +170,13 @@ class Frozen:
                 yield f"{layer}.{name}", block.get_submodule(name)
         yield "final", self.base.get_submodule(self.anatomy.final)
 
-    def _recorders(self, values: Values, held: Values | None) -> list[tuple[nn.Module, Callable]]:
+    def _recorders(
+        self, values: Values, held: Values | None, still: Iterable[int] = ()
+    ) -> list[tuple[nn.Module, Callable]]:
         found = [(module, self._norm(name, values, held)) for name, module in self.norms()]
         for layer, block in enumerate(self.blocks):
             attention = block.get_submodule(self.anatomy.attention)
-            found.append((attention, self._attention(layer, values, held)))
+            found.append((attention, self._attention(layer, values, held if layer in still else None)))
             found.append((block.mlp, self._mlp(layer, values, held)))
 
         def logits(module: nn.Module, inputs: tuple, output: Tensor) -> None:
