@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -11,8 +11,8 @@ import pandas as pd
 from atlas.errors import BadSetting
 from queries import cuts
 from queries.answers import Envelope, choice, count, rows, smallest
-from queries.held import Held, envelope, held, one_set
-from queries.neighbours import Filter, around
+from queries.held import Held, envelope, held, one_or_list, one_set
+from queries.neighbours import BY, Filter, around, size
 from queries.paths import Asked, find
 from queries.resolve import Key, Node, resolve, resolve_all
 
@@ -74,6 +74,8 @@ def circuit(
     depth: int = 2,
     width: int = 5,
     direction: str = "in",
+    by: str = "z",
+    live: bool = False,
     min: float | None = None,
     set: str | None = None,
 ) -> Circuit:
@@ -84,6 +86,9 @@ def circuit(
     keys, so that a strong branch gets more of them than a weak one. ``min``: only edges of this abs(z) or more.
     Tokens are ends, nothing grows through them. A node that is reached twice is one node, with its fewest steps and its
     best product.
+    ``by``: what is multiplied instead of abs(z): weight or share, or, where a text was observed, drive, TWERA or
+    coactivation, how often both ends are active. ``live``: only edges whose ends are active together on that text.
+    ``min`` is in the unit of ``by``. ``attrs["observation"]`` names the text.
     ``direction``: ``in`` (what leads to the keys), ``out``, or ``both`` (inwards and outwards, never zigzag).
     ``set``: where short keys belong; what a token excites is followed into this set only.
     ``to``: instead, the union of the ``depth * width`` best paths (:func:`queries.paths`, by product) of at most
@@ -96,19 +101,25 @@ def circuit(
     count("depth", depth)
     count("width", width)
     choice("direction", direction, ("in", "out", "both"))
+    asked = Filter(by=choice("by", by, BY), live=live)
     least = smallest("min", min)
     roots, _ = resolve_all(graph, keys, set=set)
     sides = {"in": ("inputs",), "out": ("outputs",), "both": ("inputs", "outputs")}[direction]
     if to is not None:
-        return _between(graph, roots, resolve(graph, to, set=set), depth, width, least)
+        return _between(graph, roots, resolve(graph, to, set=set), depth, width, least, asked)
     _refuse_explosion(len(roots) * len(sides), depth, width)
     sets = _scope(held(graph), roots, set)
     growing = _Growing(roots)
-    for side in sides:
-        _grow(graph, growing, [n.key for n in roots], side, depth, width, least, sets)
     used = [one for one in sets if any(one in node.sets(sets) for node in roots)]
-    attrs = envelope(used, "z", growing.whole, growing.bound)
-    attrs |= {"score": "product of abs(z)", "depth": depth, "width": width, "direction": direction, **_home(used)}
+    for one in used if asked.evidence else ():
+        cuts.require_observed(one.key, one.observation)
+    for side in sides:
+        _grow(graph, growing, [n.key for n in roots], side, depth, width, replace(asked, min=least), sets)
+    attrs = envelope(used, by, growing.whole, growing.bound)
+    if asked.evidence:
+        attrs["observation"] = one_or_list([one.observation for one in used])
+    score = f"product of {by if by in ('share', 'coactivation') else f'abs({by})'}"
+    attrs |= {"score": score, "depth": depth, "width": width, "direction": direction, **_home(used)}
     if not growing.edges:
         attrs["note"] = f"no connection passes min {least:g}" if least else "nothing of this direction is kept"
     elif not growing.whole:
@@ -132,7 +143,7 @@ def _grow(
     side: str,
     depth: int,
     width: int,
-    least: float,
+    asked: Filter,
     sets: list[Held],
 ) -> None:
     frontier, seen = list(roots), {*roots}
@@ -143,10 +154,9 @@ def _grow(
         for key in frontier:
             at = growing.nodes[key]
             node = at.node or resolve(graph, key)
-            asked = Filter(k=budget, min=least)
-            found, left_out = around(graph, node, side, asked, node.sets(sets))
-            bound = max(bound, at.score * left_out if left_out >= least else 0.0)
-            candidates += [(at.score * abs(row["z"]), key, row["key"], row) for row in found]
+            found, left_out = around(graph, node, side, replace(asked, k=budget), node.sets(sets))
+            bound = max(bound, at.score * left_out if left_out >= asked.min else 0.0)
+            candidates += [(at.score * size(row, asked.by), key, row["key"], row) for row in found]
         candidates.sort(key=lambda candidate: (-candidate[0], candidate[1], candidate[2]))
         kept = candidates[:budget]
         growing.bound = max(growing.bound, bound)
@@ -187,7 +197,9 @@ def _refuse_explosion(starts: int, depth: int, width: int) -> None:
         )
 
 
-def _between(graph: Store, roots: list[Node], end: Node, depth: int, width: int, least: float) -> Circuit:
+def _between(
+    graph: Store, roots: list[Node], end: Node, depth: int, width: int, least: float, asked: Filter
+) -> Circuit:
     """The union of the best paths from each root to the end."""
     if depth * width * depth * len(roots) > LARGEST:
         raise BadSetting(
@@ -197,8 +209,10 @@ def _between(graph: Store, roots: list[Node], end: Node, depth: int, width: int,
     growing = _Growing(roots)
     notes: list[str] = []
     used: list[Held] = []
+    by = None if asked.by == "z" else asked.by
+    conditions = Asked(depth * width, by=by, live=asked.live, max_hops=depth, least=least)
     for root in roots:
-        answer = find(graph, root.key, end.key, Asked(depth * width, max_hops=depth, least=least))
+        answer = find(graph, root.key, end.key, conditions)
         used += answer.sets
         notes += [answer.note] if answer.note else []
         for path in answer.paths:
@@ -211,7 +225,10 @@ def _between(graph: Store, roots: list[Node], end: Node, depth: int, width: int,
                 )
                 growing.nodes[key] = known
                 known.depth, known.score = min(known.depth, place), max(known.score, abs(path.score))
-    attrs = envelope(list({one.key: one for one in used}.values()), "weight", False, cuts.UNKNOWN)
+    used = list({one.key: one for one in used}.values())
+    attrs = envelope(used, by or "weight", False, cuts.UNKNOWN)
+    if asked.evidence:
+        attrs["observation"] = one_or_list([one.observation for one in used])
     attrs |= {"score": "abs(product) of the best path", "depth": depth, "width": width, "direction": "between"}
     attrs |= _home(used)
     attrs["note"] = "; ".join(dict.fromkeys(notes)) or "the best paths over the connections that are kept"

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from atlas.errors import Ambiguous, BadKey, BadSetting
-from queries import routes
+from queries import cuts, routes
 from queries.answers import choice, count, rows, smallest
 from queries.catalog import records
-from queries.held import Held, envelope, held, one_set
+from queries.held import Held, envelope, held, one_or_list, one_set
 from queries.neighbours import SIGNS
-from queries.pathsearch import SCORES, Path, PathSearch
+from queries.pathsearch import BY, SCORES, Measure, Path, PathSearch
 from queries.resolve import Key, Node, resolve, resolve_all
 from queries.routes import Place, Route
 
@@ -42,6 +42,8 @@ class Asked:
 
     k: int = 10
     score: str = "product"
+    by: str | None = None
+    live: bool = False
     sign: int = 0
     min_hops: int = 1
     max_hops: int | None = None
@@ -55,7 +57,8 @@ class Asked:
         """In words, behind "no path"."""
         said = [f"at most {self.max_hops} hops"] if self.max_hops else []
         said += [f"at least {self.min_hops} hops"] if self.min_hops > 1 else []
-        said += [f"abs(z) of {self.least:g} or more"] if self.least else []
+        said += [f"abs({self.by or 'z'}) of {self.least:g} or more"] if self.least else []
+        said += ["its ends active together"] if self.live else []
         said += [f"sign {'+' if self.sign > 0 else '-'}"] if self.sign else []
         under = f" with {' and '.join(said)}" if said else ""
         return under + "".join(f" {part}" for part in route.said)
@@ -80,6 +83,8 @@ def paths(
     *,
     k: int = 10,
     score: str = "product",
+    by: str | None = None,
+    live: bool = False,
     min_hops: int = 1,
     max_hops: int | None = None,
     through: Place | Iterable[Place] | None = None,
@@ -94,8 +99,12 @@ def paths(
     ``b`` may be many keys: then the best paths to any of them, all of one set.
     ``score``: ``product`` of the weights (units: what ``b`` gains per unit activation of ``a``, or per unit of a
     token's embedding, along this path alone); ``share``, the product of shares; ``bottleneck``, the smallest abs(z).
+    ``by``: of what the product or the bottleneck is instead: weight, z, share, or, where a text was observed, drive,
+    TWERA or coactivation (how often both ends are active); it adds a column of that name, what each connection has.
+    ``live``: only connections whose ends are active together on that text, into a logit those of features that fire.
     ``sign``: only paths whose weights multiply to a positive (``+``) or negative (``-``) number. ``min_hops``,
-    ``max_hops``: at least and at most so many connections. ``min``: only connections of this abs(z) or more.
+    ``max_hops``: at least and at most so many connections. ``min``: only connections of this abs(z) or more; with
+    ``by``, of this size.
     ``through``: features and layers (``2``, ``"0-3"``) that every path visits, all of them; a path visits one feature
     of a layer at most. ``avoid``: features and layers that no path visits between its ends. ``set``: where short keys
     belong, and whose features are meant between two tokens. A token is an end, never a middle.
@@ -111,7 +120,7 @@ def paths(
     if total and score == "bottleneck":
         raise BadSetting("there is no total of bottlenecks; ask for it by product or share")
     parity = SIGNS[choice("sign", sign, tuple(SIGNS))]
-    asked = Asked(k, score, parity, min_hops, max_hops, smallest("min", min), through, avoid, set, total)
+    asked = Asked(k, score, by, live, parity, min_hops, max_hops, smallest("min", min), through, avoid, set, total)
     answer = find(graph, a, b, asked)
     labels = _labels(graph, answer.paths)
     frame = rows(
@@ -126,12 +135,15 @@ def paths(
                 [step.type for step in path.steps],
                 [labels[key] for key in path.keys],
                 [step.weight for step in path.steps],
+                *([[step.size for step in path.steps]] if by in cuts.EVIDENCE else []),
             )
             for rank, path in enumerate(answer.paths, start=1)
         ),
-        COLUMNS,
+        COLUMNS | ({by: "floats"} if by in cuts.EVIDENCE else {}),
     )
-    frame.attrs = envelope(answer.sets, SCORES[score], False, float("inf"))
+    frame.attrs = envelope(answer.sets, by or SCORES[score], False, float("inf"))
+    if live or by in cuts.EVIDENCE:
+        frame.attrs["observation"] = one_or_list([one.observation for one in answer.sets])
     frame.attrs |= {"score": score, "note": answer.note or "exact over the connections that are kept"}
     if answer.total is not None:
         frame.attrs["total"] = _carried(answer.total, [path.score for path in answer.paths])
@@ -153,6 +165,9 @@ def find(graph: Store, a: Key, b: Key | Iterable[Key], asked: Asked) -> Answer:
     if count("k", asked.k) > MOST:
         raise BadSetting(f"k is {asked.k:,}; paths are exponentially many, ask for {MOST:,} at most")
     choice("score", asked.score, tuple(SCORES))
+    if asked.by is not None and asked.score == "share":
+        raise BadSetting(f"a product of shares is not by {choice('by', asked.by, BY)}; ask for product or bottleneck")
+    measure = Measure(asked.score, asked.by and choice("by", asked.by, BY), asked.least, asked.live)
     most = None if asked.max_hops is None else count("max_hops", asked.max_hops)
     if count("min_hops", asked.min_hops) > (asked.min_hops if most is None else most):
         raise BadSetting(f"min_hops is {asked.min_hops} and max_hops {most}; no path is like that")
@@ -169,13 +184,17 @@ def find(graph: Store, a: Key, b: Key | Iterable[Key], asked: Asked) -> Answer:
     for node in (start, *possible):
         if node.type == "Token" and node.properties["vocabulary"] != own.vocabulary:
             return Answer([], [own], f"{node.key} is no token of {own.model}")
+    if measure.evidence:
+        cuts.require_observed(own.key, own.observation)
+    if asked.by in ("twera", "coactivation") and any(end.type == "Token" for end in possible):
+        raise BadSetting(f"{asked.by} into a token is not defined, since a logit does not fire; ask by drive")
     route = routes.read(graph, own, asked.through, asked.avoid)
     for node in (start, *possible):
         if node in route.avoid:
             raise BadKey(f"{node.key} is an end of these paths; avoid names what may not lie between")
     if route.contradiction:
         return Answer([], [own], route.contradiction)
-    search = PathSearch(graph, own.key, asked.score, asked.least, start, route)
+    search = PathSearch(graph, own.key, measure, start, route)
     groups = [[end for end in possible if end.type == kind] for kind in ("Feature", "Token")]
     found: list[Path] = []
     signed, absolute = 0.0, 0.0

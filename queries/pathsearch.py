@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from atlas.errors import BadBuild
 from queries import kbest
 from queries.catalog import ask
+from queries.cuts import EVIDENCE
 from queries.layered import Graph, Links
 from queries.resolve import Node
 from queries.routes import Route, conditions
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 SCORES = {"product": "weight", "share": "share", "bottleneck": "z"}
 """How a path is scored, and the number on its connections that the score is made of."""
+BY = ("weight", "z", "share", *EVIDENCE)
+"""Numbers of connections that a product or a bottleneck may be made of instead."""
+_STATED = ("weight", "z", "share")
 _ALL = 1_000_000
 
 
@@ -34,6 +39,30 @@ class Step:
     weight: float
     z: float
     share: float
+    size: float
+    """what the score is made of, not negative"""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a path's score is made of, and which connections count."""
+
+    score: str = "product"
+    by: str | None = None
+    """one of :data:`BY` instead of the score's own number"""
+    least: float = 0.0
+    """smallest size of a connection: of ``by``, of abs(z) without it"""
+    live: bool = False
+    """only connections whose ends are active together on the observed text"""
+
+    @property
+    def number(self) -> str:
+        return self.by or SCORES[self.score]
+
+    @property
+    def evidence(self) -> bool:
+        """Whether an observed text is needed."""
+        return self.live or self.by in EVIDENCE
 
 
 @dataclass(frozen=True)
@@ -49,21 +78,21 @@ class Path:
 
 
 class PathSearch:
-    """Paths from one node over the adjacency of one set, by one score.
+    """Paths from one node over the adjacency of one set, by one measure, only as ``route`` allows."""
 
-    Only connections of abs(z) of ``least`` or more, and only as ``route`` allows.
-    """
-
-    def __init__(self, graph: Store, set_key: str, score: str, least: float, start: Node, route: Route) -> None:
-        self._store, self._set, self._score, self._least = graph, set_key, score, least
+    def __init__(self, graph: Store, set_key: str, measure: Measure, start: Node, route: Route) -> None:
+        self._store, self._set, self._measure = graph, set_key, measure
         adjacency = graph.adjacency(set_key)
+        if measure.evidence and not adjacency.evidence:
+            raise BadBuild(f"the adjacency of {set_key} is without evidence; `atlas doctor --mend` writes it again")
         # Plain arrays over the mapped files: each slice of a memmap would cost microseconds.
-        self._numbers = {name: np.asarray(getattr(adjacency, name)) for name in ("weight", "z", "share")}
+        self._numbers = {name: np.asarray(getattr(adjacency, name)) for name in _STATED}
+        self._numbers |= {name: np.asarray(column) for name, column in adjacency.evidence.items()}
         self._source = np.asarray(adjacency.source)
         self.first = np.concatenate([[0], np.cumsum(adjacency.features_per_layer)]).tolist()
         self.layers = list(adjacency.layers)
-        self.combine = np.minimum if score == "bottleneck" else np.multiply
-        self.neutral = np.inf if score == "bottleneck" else 1.0
+        self.combine = np.minimum if measure.score == "bottleneck" else np.multiply
+        self.neutral = np.inf if measure.score == "bottleneck" else 1.0
         self._start = start
         number = self.number(start.key) if start.type == "Feature" else None
         self._allowed = conditions(route, adjacency, self.first, number) if route else None
@@ -131,18 +160,26 @@ class PathSearch:
         return self._links(leaving, self._leaves), leaving, 0
 
     def _strength(self, at: slice | np.ndarray) -> np.ndarray:
-        """What the score is made of, for some connections; 0 where abs(z) is too small."""
-        values = np.abs(self._numbers[SCORES[self._score]][at])
-        return np.where(np.abs(self._numbers["z"][at]) >= self._least, values, 0) if self._least else values
+        """What the score is made of, for some connections; 0 where one does not count or it is undefined."""
+        measure = self._measure
+        values = np.abs(self._numbers[measure.number][at])
+        if measure.by in EVIDENCE:
+            values = np.nan_to_num(values)
+        if measure.least:
+            bounded = values if measure.by else np.abs(self._numbers["z"][at])
+            values = np.where(bounded >= measure.least, values, 0)
+        return np.where(self._numbers["coactivation"][at] > 0, values, 0) if measure.live else values
 
     def _token_links(self, token: str, query: str) -> pd.DataFrame:
         """A token's kept connections with the set, by the number of the feature."""
-        found = ask(self._store, query, key=token, set=self._set, by="z", min=self._least, limit=_ALL)
+        measure = self._measure
+        asked = {"by": measure.by or "z", "min": measure.least, "live": int(measure.live)}
+        found = ask(self._store, query, key=token, set=self._set, limit=_ALL, **asked)
         return found.assign(node=[self.number(key) for key in found["key"]]).set_index("node").sort_index()
 
     def _links(self, frame: pd.DataFrame, allowed: Callable[[np.ndarray], np.ndarray]) -> Links:
         node = frame.index.to_numpy(np.int64)
-        strength = frame[SCORES[self._score]].abs().to_numpy(np.float64)
+        strength = frame[_column(self._measure)].abs().to_numpy(np.float64, na_value=0.0)
         return Links(node, np.where(allowed(node), strength, 0), (frame["weight"] < 0).to_numpy())
 
     def _enters(self, node: np.ndarray) -> np.ndarray:
@@ -159,23 +196,29 @@ class PathSearch:
         if self._start.type == "Token":
             row = self._entering.iloc[links.pop(0)]
             numbers.pop(0)
-            steps.append(_token_step(self._start.key, self.key(numbers[0]), "ACTIVATES", row))
+            steps.append(self._token_step(self._start.key, self.key(numbers[0]), "ACTIVATES", row))
         last = links.pop()
         steps += [self._step(*ends, at) for ends, at in zip(pairwise(numbers), links, strict=True)]
         if leaving is not None:
             row = leaving.iloc[last]
-            steps.append(_token_step(self.key(numbers[-1]), str(row["token"]), "PROMOTES", row))
+            steps.append(self._token_step(self.key(numbers[-1]), str(row["token"]), "PROMOTES", row))
         negative = sum(step.weight < 0 for step in steps) % 2
         return Path(-found.score if negative else found.score, tuple(steps))
 
     def _step(self, source: int, target: int, at: int) -> Step:
-        numbers = (float(column[at]) for column in self._numbers.values())
-        return Step(self.key(source), self.key(target), "FEEDS", *numbers)
+        numbers = [float(self._numbers[name][at]) for name in _STATED]
+        size = float(self._strength(np.array([at]))[0])
+        return Step(self.key(source), self.key(target), "FEEDS", *numbers, size=size)
+
+    def _token_step(self, source: str, target: str, kind: str, row: Any) -> Step:
+        numbers = [float(row[name]) for name in _STATED]
+        return Step(source, target, kind, *numbers, size=abs(float(row[_column(self._measure)])))
+
+
+def _column(measure: Measure) -> str:
+    """What the measure's number is called in the answers about tokens."""
+    return {"coactivation": "n_both"}.get(measure.number, measure.number)
 
 
 def _at_least(hops: int, extra: int) -> int:
     return hops + extra if hops > 1 else 1
-
-
-def _token_step(source: str, target: str, kind: str, row: Any) -> Step:
-    return Step(source, target, kind, float(row["weight"]), float(row["z"]), float(row["share"]))

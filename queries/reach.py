@@ -14,7 +14,7 @@ from queries.answers import choice, count, rows, smallest
 from queries.catalog import records
 from queries.held import Held, envelope, held, one_set
 from queries.neighbours import LAST_LAYER, SIGNS, layer_range
-from queries.pathsearch import SCORES, PathSearch
+from queries.pathsearch import SCORES, Measure, PathSearch
 from queries.resolve import Key, Node, resolve
 from queries.routes import Place
 
@@ -72,7 +72,7 @@ def reach(
     node = resolve(graph, key, set=set)
     own = _own(node, held(graph), set)
     route = routes.read(graph, own, None, avoid)
-    search = PathSearch(graph, own.key, score, least, node, route)
+    search = PathSearch(graph, own.key, Measure(score, least=least), node, route)
     gather = np.add if by == "total" else np.maximum
     scores = _signed(search.from_start(gather, most), by, parity)
     reached = np.flatnonzero(scores)

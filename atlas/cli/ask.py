@@ -18,6 +18,7 @@ _BY = click.option(
     show_default=True,
     help="Order.",
 )
+_LIVE = click.option("--live", is_flag=True, help="Only what is active together on the observed text.")
 _OF = click.option("--of", type=click.Choice(["all", "features", "tokens"]), default="all", show_default=True)
 _SCORE = click.option(
     "--score", type=click.Choice(["product", "share", "bottleneck"]), default="product", show_default=True
@@ -105,7 +106,7 @@ def _neighbours(name: str, short: str) -> click.Command:
     @_SIGN
     @click.option("--min", "minimum", type=click.FloatRange(min=0), help="Only from this size on, in the unit of --by.")
     @click.option("--layer", metavar="A-B", help="Only features of these layers.")
-    @click.option("--live", is_flag=True, help="Only what is active together on the observed text.")
+    @_LIVE
     def command(output: Output, key: str, set_key: str | None, minimum: float | None, **options: Any) -> None:
         import queries
 
@@ -142,7 +143,9 @@ def common(output: Output, keys: tuple[str, ...], set_key: str | None, of: str, 
 @click.option("--depth", type=click.IntRange(min=1), default=2, show_default=True, help="Steps from the keys.")
 @click.option("--width", type=click.IntRange(min=1), default=5, show_default=True, help="Edges kept at each node.")
 @click.option("--direction", type=click.Choice(["in", "out", "both"]), default="in", show_default=True)
-@click.option("--min", "minimum", type=click.FloatRange(min=0), help="Only edges of this abs(z) or more.")
+@_BY
+@_LIVE
+@click.option("--min", "minimum", type=click.FloatRange(min=0), help="Only edges of this size, in the unit of --by.")
 @click.option(
     "--format",
     "form",
@@ -172,6 +175,12 @@ def circuit(
 @_SET
 @click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="How many.")
 @_SCORE
+@click.option(
+    "--by",
+    type=click.Choice(["weight", "z", "share", "drive", "twera", "coactivation"]),
+    help="Of what the product or bottleneck is, instead of weight or z.",
+)
+@_LIVE
 @click.option("--min-hops", type=click.IntRange(min=1), default=1, show_default=True, help="At least so many edges.")
 @click.option("--max-hops", type=click.IntRange(min=1), help="At most so many edges.")
 @click.option(

@@ -1,11 +1,15 @@
 """The kept FEEDS edges of one set as a compact adjacency: what path search reads.
 
-Rows are targets; within a row, sources ascend. Four flat files that are mapped into memory, 16 B an edge::
+Rows are targets; within a row, sources ascend. Flat files that are mapped into memory, 16 B an edge; 32 where a text
+was observed::
 
     offsets.npy   int64 [n_features + 1]     where each target's row begins
     source.npy    int32 [n_edges]            row number of the source feature
     weight.npy, z.npy, share.npy   float32 [n_edges]
-    adjacency.json                           the run it belongs to, layers and features of each
+    coactivation.npy   int64 [n_edges]       positions at which both ends are active
+    drive.npy, twera.npy   float32 [n_edges] evidence; not a number where it is undefined
+    adjacency.json                           the run it belongs to, layers and features of each, and whether it has
+                                             the files of evidence
 
 Written beside an atlas when a build is loaded. It names its run and refuses to answer for another.
 """
@@ -13,7 +17,7 @@ Written beside an atlas when a build is loaded. It names its run and refuses to 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +26,9 @@ from atlas.errors import BadBuild
 from atlas.staging import Build
 
 _COLUMNS = ("weight", "z", "share")
+EVIDENCE = {"coactivation": "n_both", "drive": "drive_active", "twera": "twera"}
+"""Files of evidence, and the properties of edges that are in them."""
+_TYPES = {"source": np.int32, "coactivation": np.int64}
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,8 @@ class Adjacency:
     weight: np.ndarray
     z: np.ndarray
     share: np.ndarray
+    evidence: dict[str, np.ndarray] = field(default_factory=dict)
+    """by the names of :data:`EVIDENCE`; empty where nothing was observed"""
 
 
 def write(build: Build, folder: Path) -> None:
@@ -43,22 +52,23 @@ def write(build: Build, folder: Path) -> None:
     folder.mkdir(parents=True)
     n_edges = build.rows("edges/FEEDS/")
     counts = np.zeros(sum(build.features_per_layer) + 1, np.int64)
+    seen = bool(getattr(build, "says", ""))
+    columns = {name: name for name in ("source", *_COLUMNS)} | (EVIDENCE if seen else {})
     files = {
-        name: np.lib.format.open_memmap(
-            folder / f"{name}.npy", "w+", np.int32 if name == "source" else np.float32, (n_edges,)
-        )
-        for name in ("source", *_COLUMNS)
+        name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", _TYPES.get(name, np.float32), (n_edges,))
+        for name in columns
     }
     at = 0
     for table in build.edges("FEEDS"):
         for name, file in files.items():
-            file[at : at + len(table)] = table[name].to_numpy()
+            file[at : at + len(table)] = table[columns[name]].to_numpy()
         counts[1:] += np.bincount(table["target"].to_numpy(), minlength=len(counts) - 1)
         at += len(table)
     for file in files.values():
         file.flush()
     np.save(folder / "offsets.npy", np.cumsum(counts))
     described = {"run": build.run, "layers": build.layers, "features_per_layer": build.features_per_layer}
+    described["observed"] = seen
     (folder / "adjacency.json").write_text(json.dumps(described))
 
 
@@ -66,11 +76,13 @@ def read(folder: Path, run: str) -> Adjacency:
     """Map an adjacency into memory. Raises :class:`atlas.errors.BadBuild` where it is absent or of another run."""
     try:
         described = json.loads((folder / "adjacency.json").read_text())
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("offsets", "source", *_COLUMNS)}
+        found = EVIDENCE if described.pop("observed", False) else ()
+        names = ("offsets", "source", *_COLUMNS, *found)
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
     except (OSError, ValueError) as error:
         raise BadBuild(f"{folder} holds no adjacency ({error}); `atlas doctor --mend` writes it again") from error
     if described["run"] != run:
         raise BadBuild(
             f"{folder} belongs to run {described['run']}, the atlas holds run {run}; `atlas doctor --mend` mends it"
         )
-    return Adjacency(**described, **arrays)
+    return Adjacency(**described, evidence={name: arrays.pop(name) for name in found}, **arrays)

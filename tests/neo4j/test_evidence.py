@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from atlas.model import Activation, ReadSite, WriteSite
 from atlas.observed import observed
+from atlas.stores import adjacency
 from atlas.stores.neo4j import Neo4jStore, fetched
 from ingest.evidence.observe import Options, observe
 from tests.unit.ingest.evidence.observed import ids_file, subject
@@ -45,7 +48,12 @@ def test_an_observation_replaces_the_set_with_its_evidence_and_the_edges_it_keep
     assert set(found.itertuples(index=False, name=None)) == expected
     assert len(after) == len(before) + len(seen.extra())
     assert (store.doctor()["state"] == "right").all()
-    assert len(store.adjacency(tiny.build.set_key).source) == len(after) > len(bare.source)
+    found = store.adjacency(tiny.build.set_key)
+    assert len(found.source) == len(after) > len(bare.source)
+    assert bare.evidence == {}
+    kept = pa.concat_tables(both.edges("FEEDS"))
+    for name, column in adjacency.EVIDENCE.items():
+        np.testing.assert_array_equal(found.evidence[name], kept[column].to_numpy(), err_msg=name)
 
 
 def test_the_adjacency_is_the_same_from_the_build_and_from_the_server(

@@ -23,12 +23,13 @@ from atlas.errors import AtlasError, BadKey, StoreLocked
 from atlas.observed import observed
 from atlas.staging import open_build
 from atlas.stores import adjacency
-from atlas.stores.adjacency import Adjacency
+from atlas.stores.adjacency import EVIDENCE, Adjacency
 
 Ask = Callable[..., pd.DataFrame]
 """a store's ``run``"""
 
 _TARGETS = 1_000
+_TYPES = {"n_both": np.int64}
 _SET = """
 MATCH (s:TranscoderSet {key: $set}), (a:AtlasSet {key: $set})
 RETURN s.model AS model, s.run AS run, s.observation AS observation, a.build AS build, a.FEEDS AS edges
@@ -38,12 +39,17 @@ MATCH (f:Feature {model: $model}) WHERE f.layer >= 0 AND f.idx >= 0 AND f.set = 
 RETURN f.layer AS layer, count(f) AS features ORDER BY layer
 """
 _INTO = """
-MATCH (f:Feature {model: $model, layer: $layer}) WHERE f.idx >= $first AND f.idx < $end AND f.set = $set
+MATCH (f:Feature {{model: $model, layer: $layer}}) WHERE f.idx >= $first AND f.idx < $end AND f.set = $set
 MATCH (source:Feature)-[e:FEEDS]->(f)
 WITH f, source, e ORDER BY f.idx, source.layer, source.idx
 RETURN f.idx AS idx, collect(source.layer) AS layers, collect(source.idx) AS sources, collect(e.weight) AS weight,
-       collect(e.z) AS z, collect(e.share) AS share ORDER BY idx
+       collect(e.z) AS z, collect(e.share) AS share{evidence} ORDER BY idx
 """
+_NOTHING = {"n_both": "-1"}
+"""What stands for null, which collect leaves out; not a number for all others."""
+_EVIDENCE = "".join(
+    f",\n       collect(coalesce(e.{name}, {_NOTHING.get(name, '0.0 / 0.0')})) AS {name}" for name in EVIDENCE.values()
+)
 
 
 def get(ask: Ask, address: str, set_key: str) -> Adjacency:
@@ -91,16 +97,19 @@ class _Fetched:
     layers: list[int]
     features_per_layer: list[int]
     n_edges: int
+    says: str
+    """what the evidence rests on, as :attr:`atlas.observed.Observed.says`"""
 
     def rows(self, prefix: str) -> int:
         return self.n_edges
 
     def edges(self, kind: str) -> Iterator[pa.Table]:
+        query = _INTO.format(evidence=_EVIDENCE if self.says else "")
         first = dict(zip(self.layers, np.cumsum([0, *self.features_per_layer]).tolist(), strict=False))
         for layer, size in zip(self.layers, self.features_per_layer, strict=True):
             for start in range(0, size, _TARGETS):
                 span = {"layer": layer, "first": start, "end": start + _TARGETS}
-                rows = self.ask(_INTO, model=self.model, set=self.set_key, **span)
+                rows = self.ask(query, model=self.model, set=self.set_key, **span)
                 if len(rows):
                     yield _table(rows, first, layer)
         now = self.ask(_SET, set=self.set_key)
@@ -111,7 +120,8 @@ class _Fetched:
 def _fetched(ask: Ask, set_key: str, about: dict[str, Any]) -> _Fetched:
     layers = ask(_LAYERS, model=about["model"], set=set_key)
     sizes = layers["features"].tolist()
-    return _Fetched(ask, set_key, about["model"], about["run"], layers["layer"].tolist(), sizes, int(about["edges"]))
+    here = about["run"], layers["layer"].tolist(), sizes
+    return _Fetched(ask, set_key, about["model"], *here, int(about["edges"]), about["observation"])
 
 
 def _table(rows: pd.DataFrame, first: dict[int, int], layer: int) -> pa.Table:
@@ -123,5 +133,6 @@ def _table(rows: pd.DataFrame, first: dict[int, int], layer: int) -> pa.Table:
             "source": (base + flat["sources"]).astype(np.int32),
             "target": np.repeat(rows["idx"].to_numpy() + first[layer], counts).astype(np.int32),
             **{name: flat[name].astype(np.float32) for name in ("weight", "z", "share")},
+            **{name: flat[name].astype(_TYPES.get(name, np.float32)) for name in EVIDENCE.values() if name in flat},
         }
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from ingest.evidence import surface
 from ingest.evidence.observe import Options, observe
 from queries import present
 from tests.unit.ingest.evidence.observed import dense, ids_file, subject
+from tests.unit.queries.walks import walks
 
 STRONGEST = 3
 
@@ -95,12 +98,82 @@ def test_live_leaves_out_what_is_never_active_together(graph, tiny, truth):
     assert together["n_both"].is_monotonic_decreasing
 
 
+EDGES = """
+MATCH (a:Feature)-[e:FEEDS]->(b:Feature)
+RETURN a.key AS source, b.key AS target, e.weight AS weight, e.drive_active AS drive, e.twera AS twera,
+  e.n_both AS coactivation
+"""
+
+
+@pytest.mark.parametrize("by", ["drive", "twera", "coactivation"])
+@pytest.mark.parametrize("score", ["product", "bottleneck"])
+def test_paths_by_evidence_are_the_best_of_all_paths_of_what_is_active_together(graph, tiny, truth, by, score):
+    end, _ = busiest(tiny, truth)
+    table = graph.run(EDGES).query("coactivation > 0")
+    edges = {(e.source, e.target): float(np.copysign(abs(getattr(e, by)), e.weight)) for e in table.itertuples()}
+    starts = table.loc[table["target"] == end, "source"]
+    start = next(key for key in table.loc[table["target"].isin(starts), "source"] if (key, end) in edges)
+
+    found = queries.paths(graph, start, end, k=50, score=score, by=by, live=True)
+
+    every = walks(edges, start, end)
+    size = min if score == "bottleneck" else (lambda x, y: x * y)
+    expected = sorted((reduce(size, map(abs, walk.weights)) for walk in every), reverse=True)[:50]
+    assert len(expected) > 1
+    np.testing.assert_allclose(found["score"].abs(), expected, rtol=1e-5)
+    for path in found.itertuples():
+        steps = list(pairwise(path.keys))
+        np.testing.assert_allclose(getattr(path, by), [abs(edges[step]) for step in steps], rtol=1e-6)
+        assert np.sign(path.score) == np.prod([np.sign(edges[step]) for step in steps])
+    assert found.attrs["observation"]["text"] == "windows-0.npy"
+    assert found.attrs["weight"] == by
+    least = float(np.median([min(sizes) for sizes in found[by]]))
+    bounded = queries.paths(graph, start, end, k=50, score=score, by=by, live=True, min=least)
+    assert len(bounded) == sum(min(sizes) >= least for sizes in found[by])
+
+
+def test_a_circuit_by_evidence_grows_along_the_strongest_by_it(graph, tiny, truth):
+    key, _ = busiest(tiny, truth)
+
+    for by in ("drive", "twera"):
+        found = queries.circuit(graph, key, depth=1, width=STRONGEST, by=by, live=True)
+        best = queries.inputs(graph, key, k=STRONGEST, by=by, live=True)
+        assert set(found.edges["source"]) == set(best["key"])
+        assert found.attrs["observation"]["text"] == "windows-0.npy"
+        deeper = queries.circuit(graph, key, depth=2, width=2, by=by)
+        assert len(deeper.edges) > 2
+        assert deeper.nodes["score"].iloc[0] == 1.0
+    start = queries.inputs(graph, key, of="features", k=1, by="drive")["key"].iloc[0]
+    between = queries.circuit(graph, start, to=key, by="drive", live=True)
+    (score,) = between.nodes.loc[between.nodes["key"] == key, "score"]
+    assert score == pytest.approx(abs(queries.paths(graph, start, key, k=1, by="drive", live=True)["score"].iloc[0]))
+
+
+def test_an_order_that_does_not_fit_is_refused_in_one_line(graph, tiny, truth):
+    key, _ = busiest(tiny, truth)
+    first = tiny.build.keys("Feature")[0].as_py()
+    token = "token:'word3'"
+
+    for given, said in (
+        ({"by": "twera"}, "a logit does not fire"),
+        ({"score": "share", "by": "drive"}, "product of shares"),
+        ({"by": "luck"}, "by"),
+    ):
+        with pytest.raises(BadSetting, match=said):
+            queries.paths(graph, first, token if given.get("by") == "twera" else key, **given)
+    into = queries.paths(graph, key, token, by="drive", live=True)
+    out = queries.paths(graph, token, key, by="twera", live=True)
+    assert into.attrs["score"] == out.attrs["score"] == "product"
+
+
 def test_a_question_about_evidence_without_any_says_what_to_do(unseen, tiny):
     key = tiny.build.keys("Feature")[-1].as_py()
 
     for given in ({"by": "drive"}, {"by": "twera"}, {"live": True}):
-        with pytest.raises(BadSetting, match="atlas observe tiny/tc-test --text"):
-            queries.inputs(unseen, key, **given)
+        first = tiny.build.keys("Feature")[0].as_py()
+        for ask, keys in ((queries.inputs, (key,)), (queries.circuit, (key,)), (queries.paths, (first, key))):
+            with pytest.raises(BadSetting, match="atlas observe tiny/tc-test --text"):
+                ask(unseen, *keys, **given)
     assert queries.card(unseen, key)["evidence"] is None
 
 
