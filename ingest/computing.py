@@ -1,8 +1,8 @@
 """Computing the units of a build that are not there yet, one after the other, each saved whole.
 
 What a unit meets is made when its turn comes and let go after it (:func:`_group`), so memory holds one layer's vectors
-beside the rows in hand. What columns have reached in earlier units goes along (:class:`Reached`): later ones need
-propose nothing below.
+beside the rows in hand; where an accelerator computes, the next is made meanwhile. What columns have reached in earlier
+units goes along (:class:`Reached`): later ones need propose nothing below.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from atlas.errors import AtlasError, BadModel, BadTranscoder
-from ingest.edges import Group, Pool, compute, rules, spread
+from ingest.edges import Group, Pool, ahead, compute, rules, spread
 from ingest.edges.tiles import Floors, NotFinite
 from ingest.parts import Parts, Unit
 from ingest.plan import Sizes
@@ -46,12 +46,13 @@ def compute_units(job: Job, units: list[Unit], sizes: Sizes, parts: Parts, pool:
         positions = _columns(unit)
         rows = _rows(job, unit, sizes)[unit.first : unit.last]
         first = unit.first + (0 if unit.kind == "logits" else sizes.first[unit.layer])
+        groups = (_group(job, unit, position, sizes, parts, pool) for position in positions)
         with parts.writing(unit) as part:
             try:
                 result = compute(
                     rows,
                     first,
-                    (_group(job, unit, position, sizes, parts, pool) for position in positions),
+                    groups if job.device == "cpu" else ahead(groups),
                     rules(unit.kind, job.keep, job.min_z),
                     pool,
                     floors=[reached.floors(unit, position) for position in positions],
@@ -114,7 +115,7 @@ def _group(job: Job, unit: Unit, position: int, sizes: Sizes, parts: Parts, pool
         vectors, first, name = job.vectors.token_writes(), 0, "tokens"
     if unit.kind == "logits":
         return Group(first, vectors)
-    return Group(first, vectors, parts.spread(name, lambda: spread(vectors, pool)))
+    return Group(first, vectors, parts.spread(name, lambda: spread(vectors, pool, job.device)))
 
 
 def _not_finite(unit: Unit, error: NotFinite, sizes: Sizes) -> AtlasError:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ingest.edges import Keep
+from ingest.edges import Keep, precision
 from ingest.parts import Unit
 
 if TYPE_CHECKING:
@@ -212,15 +212,19 @@ def _memory(sizes: Sizes, keep: Keep) -> int:
 
 def _speed(d_model: int, device: str, flop_to_do: float) -> float:
     """FLOP a second of the bare product, all threads; half a second, or a hundredth of what there is to do."""
+    kind = precision.fastest(device, d_model)
     a, b = torch.randn(2048, d_model, device=device), torch.randn(4096, d_model, device=device)
+    length = [torch.linalg.vector_norm(vectors, dim=1) for vectors in (a, b)]
+    rows, cols = precision.row_operand(a, length[0], kind), precision.column_operand(b, length[1], kind)
     flop, done, start, patience = 2.0 * len(a) * len(b) * d_model, 0, 0.0, 0.0
-    while done < 2 or time.perf_counter() - start < patience:
-        began = time.perf_counter()
-        (a @ b.T)[0, 0].item()
-        done += 1
-        if done == 1:  # the first also starts threads and loads kernels
-            start = time.perf_counter()
-            patience = min(0.4, 0.01 * (start - began) * flop_to_do / flop)
+    with precision.set_precision(kind):
+        while done < 2 or time.perf_counter() - start < patience:
+            began = time.perf_counter()
+            precision.product(rows, cols)[0, 0].item()
+            done += 1
+            if done == 1:  # the first also starts threads and loads kernels
+                start = time.perf_counter()
+                patience = min(0.4, 0.01 * (start - began) * flop_to_do / flop)
     return flop * (done - 1) / (time.perf_counter() - start)
 
 

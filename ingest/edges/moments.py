@@ -2,7 +2,8 @@
 
 The weights of one row ``e`` with all columns ``w`` have mean ``mean(w) . e`` and variance ``e' Cov(w) e``, so z-scores
 need no second pass. Both are taken in float64 over blocks that are always cut alike: the same bits for any number of
-threads. Rows whose variance is lost in cancellation are summed directly.
+threads (an accelerator's own order of adding may change the last of them). Rows whose variance is lost in cancellation
+are summed directly.
 """
 
 from __future__ import annotations
@@ -36,29 +37,35 @@ class Spread:
     covariance: Float64[Tensor, "d_model d_model"]
 
 
-def spread(vectors: Float32[Tensor, "n d_model"], pool: Pool) -> Spread:
+def spread(vectors: Float32[Tensor, "n d_model"], pool: Pool, device: str = "cpu") -> Spread:
     """Mean and population covariance."""
     n, d = vectors.shape
     starts = range(0, n, _GATHER)
+    place = _place(device)
 
     def added(start: int) -> Tensor:
-        return vectors[start : start + _GATHER].double().sum(dim=0)
+        return vectors[start : start + _GATHER].to(place).double().sum(dim=0)
 
-    mean = sum(pool.map(added, starts), torch.zeros(d, dtype=torch.float64)) / max(n, 1)
+    mean = sum(pool.map(added, starts), torch.zeros(d, dtype=torch.float64, device=place)) / max(n, 1)
 
     width = -(-d // _PANELS)
 
     def outer(start: int) -> list[Tensor]:
-        centred = vectors[start : start + _GATHER].double() - mean
+        centred = vectors[start : start + _GATHER].to(place).double() - mean
         return [centred[:, first:].T @ centred[:, first : first + width] for first in range(0, d, width)]
 
-    lower = torch.zeros(d, d, dtype=torch.float64)
+    lower = torch.zeros(d, d, dtype=torch.float64, device=place)
     for wave in range(0, len(starts), pool.threads):  # no more blocks in memory than threads, added in order
         for parts in pool.map(outer, starts[wave : wave + pool.threads]):
             for first, part in zip(range(0, d, width), parts, strict=True):
                 lower[first:, first : first + width] += part
     lower /= max(n, 1)
-    return Spread(mean, lower.tril() + lower.tril(-1).T)
+    return Spread(mean.cpu(), (lower.tril() + lower.tril(-1).T).cpu())
+
+
+def _place(device: str) -> str:
+    """Where float64 is at home: CUDA, or here."""
+    return device if device.startswith("cuda") else "cpu"
 
 
 def moments(
@@ -66,25 +73,27 @@ def moments(
     cols: Float32[Tensor, "n_cols d_model"],
     of_cols: Spread,
     pool: Pool,
+    device: str = "cpu",
 ) -> tuple[Float[np.ndarray, " n_rows"], Float[np.ndarray, " n_rows"]]:
     """Mean and population deviation of ``rows @ cols.T`` along each row, float64."""
     n, d = rows.shape
     mean, variance = torch.zeros(n, dtype=torch.float64), torch.zeros(n, dtype=torch.float64)
-    panels = _panels(of_cols.covariance)
+    place = _place(device)
+    panels, mean_of = _panels(of_cols.covariance.to(place)), of_cols.mean.to(place)
     lost = torch.zeros(n, dtype=torch.bool)
-    bound = _CANCELLED * of_cols.covariance.trace()
+    bound = _CANCELLED * of_cols.covariance.trace().item()
 
     def block(start: int) -> None:
         here = slice(start, min(n, start + _BLOCK))
-        e = torch.zeros(_BLOCK, d, dtype=torch.float64)
-        e[: here.stop - start] = rows[here]
-        quadratic = torch.zeros(_BLOCK, dtype=torch.float64)
+        e = torch.zeros(_BLOCK, d, dtype=torch.float64, device=place)
+        e[: here.stop - start] = rows[here].to(place)
+        quadratic = torch.zeros(_BLOCK, dtype=torch.float64, device=place)
         for first, panel in panels:
             quadratic += ((e[:, first:] @ panel) * e[:, first : first + panel.shape[1]]).sum(dim=1)
         length = (e * e).sum(dim=1)
-        mean[here] = (e @ of_cols.mean)[: here.stop - start]
-        variance[here] = quadratic[: here.stop - start]
-        lost[here] = (quadratic <= bound * length)[: here.stop - start]
+        mean[here] = (e @ mean_of)[: here.stop - start].cpu()
+        variance[here] = quadratic[: here.stop - start].cpu()
+        lost[here] = (quadratic <= bound * length)[: here.stop - start].cpu()
 
     pool.map(block, range(0, n, _BLOCK))
     found = mean.numpy(), variance.clamp_(min=0).sqrt_().numpy()

@@ -141,6 +141,8 @@ class Proposed:
     dense_cols: np.ndarray
     row_l1: np.ndarray
     col_l1: np.ndarray
+    weight: np.ndarray | None = None
+    """exact weights, float32, where the device has them; pairs are then in the order of (row, col), without repeats"""
 
 
 @dataclass
@@ -177,7 +179,8 @@ def scan(
     if device == "cpu":
         proposed = compiled.propose(product, wanted, known, pool, tile or compiled.TILE)
     else:
-        proposed = portable.propose(product, wanted, known, device.removeprefix("portable:"), tile or portable.TILE)
+        how, _, named = device.rpartition("=")  # torch=cpu, triton=cuda:0: as that device would
+        proposed = portable.propose(product, wanted, known, named, tile, {"torch": False, "triton": True}.get(how))
     return settle(product, wanted, proposed, pool)
 
 
@@ -188,11 +191,16 @@ def settle(product: Product, wanted: Wanted, proposed: Proposed, pool: Pool) -> 
     if len(product.blind) and (wanted.row_z or wanted.col_z or wanted.min_z is not None):
         row = np.repeat(product.blind, len(cols))
         col = np.tile(np.arange(len(cols), dtype=np.int32), len(product.blind))
-        proposed = replace(proposed, row=np.append(proposed.row, row), col=np.append(proposed.col, col))
-    ptr, col = kernels.sort_pairs(proposed.row, proposed.col, len(rows))
-    weight = np.empty(len(col), np.float32)
-    pool.map(lambda span: kernels.weigh(rows, cols, ptr, col, *span, weight), pool.spans(len(rows), 1024))
-    ptr, col, weight = kernels.drop_zeros(ptr, col, weight)
+        row, col = np.append(proposed.row, row), np.append(proposed.col, col)
+        proposed = replace(proposed, row=row, col=col, weight=None)
+    if proposed.weight is None:
+        ptr, col = kernels.sort_pairs(proposed.row, proposed.col, len(rows))
+        weight = np.empty(len(col), np.float32)
+        pool.map(lambda span: kernels.weigh(rows, cols, ptr, col, *span, weight), pool.spans(len(rows), 1024))
+        ptr, col, weight = kernels.drop_zeros(ptr, col, weight)
+    else:
+        ptr = np.concatenate([[0], np.bincount(proposed.row, minlength=len(rows)).cumsum()])
+        col, weight = proposed.col, proposed.weight
     counts = np.diff(ptr)
     z = score(weight, np.repeat(product.mean, counts), np.repeat(product.std, counts))
     return Found(ptr, col, weight, z, proposed.row_l1, proposed.col_l1)
@@ -231,7 +239,8 @@ def _settle_dense(product: Product, wanted: Wanted, proposed: Proposed, pool: Po
         return proposed
     row = [np.repeat(proposed.dense_rows, [len(found) for found in in_rows]).astype(np.int32), *in_cols]
     col = [*in_rows, np.repeat(proposed.dense_cols, [len(found) for found in in_cols]).astype(np.int32)]
-    return replace(proposed, row=np.concatenate([proposed.row, *row]), col=np.concatenate([proposed.col, *col]))
+    row, col = np.concatenate([proposed.row, *row]), np.concatenate([proposed.col, *col])
+    return replace(proposed, row=row, col=col, weight=None)
 
 
 def first(scores: np.ndarray, n: int) -> np.ndarray:

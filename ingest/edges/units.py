@@ -155,7 +155,7 @@ def compute(
     for g, group in enumerate(groups):
         mean, std = np.zeros(n), np.zeros(n)
         if group.spread is not None:
-            mean, std = moments(rows, group.vectors, group.spread, pool)
+            mean, std = moments(rows, group.vectors, group.spread, pool, device)
         known = replace(floors[g] if floors else Floors(), row_z=best.floor)
         try:
             product = Product(rows, group.vectors, mean, std)

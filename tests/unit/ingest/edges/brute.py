@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ingest.edges.units import Rules
+from ingest.edges.units import Result, Rules
+from tests.unit.ingest.edges.cases import Case, pairs
 
 Pair = tuple[int, int]
 
@@ -97,3 +98,22 @@ def truth(rows: np.ndarray, groups: list[np.ndarray], rules: Rules) -> Truth:
             }
         found.candidates.append(by_order)
     return found
+
+
+def assert_is_truth(result: Result, case: Case, wanted: Rules, *, sums: float = 1e-6) -> None:
+    """``sums``: how far off the sums may be, relative to all that was added."""
+    expected = truth(case.rows, case.groups, wanted)
+    assert pairs(result) == expected.kept
+    for order, cut in expected.cuts.items():
+        np.testing.assert_allclose(result.cuts[order], cut, rtol=1e-6)
+    for group, by_order in enumerate(expected.candidates):
+        offered = set(zip(result.candidates[group].row.tolist(), result.candidates[group].col.tolist(), strict=True))
+        for order, needed in by_order.items():
+            assert needed <= offered, order
+    reach = np.stack(
+        [np.abs(case.rows.astype(float)) @ np.abs(group.astype(float)).T.sum(axis=1) for group in case.groups], axis=1
+    )
+    lost = 2.0**-126 * case.rows.shape[1] * np.array([len(group) for group in case.groups])  # below float32's range
+    assert (np.abs(result.l1 - expected.l1()) <= sums * reach + lost).all()
+    assert (np.abs(result.mean - expected.mean()) <= 1e-12 * reach).all()
+    np.testing.assert_allclose(result.std, expected.std(), rtol=1e-6)

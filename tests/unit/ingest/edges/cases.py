@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ingest.edges import Group, Pool, Result, Rules, compute, spread
+from ingest.edges import Group, Keep, Pool, Result, Rules, compute, spread
 from ingest.edges.tiles import Floors
 
+SMALL = Keep(per_layer=2, z=4, tokens=3, features_per_token=5)
 N_ROWS, N_COLS, D = 37, (29, 53, 3), 17
 
 

@@ -9,36 +9,17 @@ import torch
 from ingest.edges import Keep, Pool, rules, spread
 from ingest.edges.tiles import Floors, NotFinite, Product
 from tests.unit.ingest.edges import cases
-from tests.unit.ingest.edges.brute import truth
+from tests.unit.ingest.edges.brute import assert_is_truth, truth
 
-SMALL = Keep(per_layer=2, z=4, tokens=3, features_per_token=5)
-DEVICES = ("cpu", "portable:cpu")
+DEVICES = ("cpu", "torch=cpu")
 TILES = ((8, 16), (1000, 1000), (5, 64))
-
-
-def assert_is_truth(result, case, wanted):
-    expected = truth(case.rows, case.groups, wanted)
-    assert cases.pairs(result) == expected.kept
-    for order, cut in expected.cuts.items():
-        np.testing.assert_allclose(result.cuts[order], cut, rtol=1e-6)
-    for group, by_order in enumerate(expected.candidates):
-        offered = set(zip(result.candidates[group].row.tolist(), result.candidates[group].col.tolist(), strict=True))
-        for order, needed in by_order.items():
-            assert needed <= offered, order
-    reach = np.stack(
-        [np.abs(case.rows.astype(float)) @ np.abs(group.astype(float)).T.sum(axis=1) for group in case.groups], axis=1
-    )
-    lost = 2.0**-126 * case.rows.shape[1] * np.array([len(group) for group in case.groups])  # below float32's range
-    assert (np.abs(result.l1 - expected.l1()) <= 1e-6 * reach + lost).all()
-    assert (np.abs(result.mean - expected.mean()) <= 1e-12 * reach).all()
-    np.testing.assert_allclose(result.std, expected.std(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("case", cases.adversarial(), ids=str)
 @pytest.mark.parametrize("kind", ["FEEDS", "ACTIVATES"])
 @pytest.mark.parametrize("device", DEVICES)
 def test_what_is_kept_is_what_sorting_all_weights_keeps(case, kind, device):
-    wanted = rules(kind, SMALL)
+    wanted = rules(kind, cases.SMALL)
 
     for tile in TILES:
         assert_is_truth(cases.found(case, wanted, device=device, tile=tile), case, wanted)
@@ -46,12 +27,12 @@ def test_what_is_kept_is_what_sorting_all_weights_keeps(case, kind, device):
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_min_z_adds_every_edge_that_far_out_and_lowers_the_cut(device):
-    case, wanted = cases.random(), rules("FEEDS", SMALL, min_z=1.5)
+    case, wanted = cases.random(), rules("FEEDS", cases.SMALL, min_z=1.5)
 
     result = cases.found(case, wanted, device=device, tile=(8, 16))
 
     assert_is_truth(result, case, wanted)
-    assert len(result.row) > len(cases.found(case, rules("FEEDS", SMALL)).row)
+    assert len(result.row) > len(cases.found(case, rules("FEEDS", cases.SMALL)).row)
     assert result.cuts["z"].max() <= np.float32(1.5)
 
 
@@ -68,10 +49,10 @@ def test_a_row_with_no_more_than_the_count_is_kept_whole_and_has_no_cut(count):
 
 @pytest.mark.parametrize("kind", ["FEEDS", "ACTIVATES"])
 def test_tile_threads_order_and_device_change_no_bit(kind):
-    case, wanted = cases.random(300, (501, 777), 65), rules(kind, SMALL, min_z=3.0)
+    case, wanted = cases.random(300, (501, 777), 65), rules(kind, cases.SMALL, min_z=3.0)
     first = cases.found(case, wanted, threads=1)
 
-    for threads, tile, device in ((3, (64, 96), "cpu"), (2, (300, 32), "cpu"), (1, (7, 1000), "portable:cpu")):
+    for threads, tile, device in ((3, (64, 96), "cpu"), (2, (300, 32), "cpu"), (1, (7, 1000), "torch=cpu")):
         other = cases.found(case, wanted, threads=threads, tile=tile, device=device)
 
         for name in ("row", "col", "weight", "mean", "std"):
@@ -85,7 +66,7 @@ def test_tile_threads_order_and_device_change_no_bit(kind):
 
 
 def test_rows_of_a_layer_have_the_same_bits_whether_computed_at_once_or_in_blocks():
-    case, wanted = cases.random(200, (301, 77), 33), rules("FEEDS", SMALL)
+    case, wanted = cases.random(200, (301, 77), 33), rules("FEEDS", cases.SMALL)
     whole = cases.pairs(cases.found(case, wanted))
 
     blocks = [cases.Case("block", case.rows[span], case.groups) for span in (slice(0, 150), slice(150, 200))]
@@ -95,7 +76,7 @@ def test_rows_of_a_layer_have_the_same_bits_whether_computed_at_once_or_in_block
 
 
 def test_floors_spare_candidates_but_none_that_could_still_win():
-    case, wanted = cases.random(100, (80,)), rules("FEEDS", SMALL)
+    case, wanted = cases.random(100, (80,)), rules("FEEDS", cases.SMALL)
     free = cases.found(case, wanted)
     floor = free.floors[0]
 
@@ -115,7 +96,7 @@ def test_floors_spare_candidates_but_none_that_could_still_win():
 def test_many_ties_beyond_any_reservoir_are_settled_by_place(device):
     case = cases.Case("ties", np.ones((4, 3), np.float32), [np.ones((3000, 3), np.float32)])
 
-    result = cases.found(case, rules("FEEDS", SMALL), device=device)
+    result = cases.found(case, rules("FEEDS", cases.SMALL), device=device)
 
     assert cases.pairs(result) == {(row, col): 3.0 for row in range(4) for col in range(2)}
     assert (result.cuts["abs"] == 3.0).all()
@@ -136,10 +117,10 @@ def test_what_is_not_finite_is_refused_with_its_place(side, value):
 def test_the_sums_of_logits_need_no_rules():
     case = cases.random(n_cols=(29,))
 
-    result = cases.found(case, rules("logits", SMALL))
+    result = cases.found(case, rules("logits", cases.SMALL))
 
     assert len(result.row) == 0
-    np.testing.assert_allclose(result.l1, truth(case.rows, case.groups, rules("logits", SMALL)).l1(), rtol=1e-6)
+    np.testing.assert_allclose(result.l1, truth(case.rows, case.groups, rules("logits", cases.SMALL)).l1(), rtol=1e-6)
 
 
 def test_no_floor_is_no_floor():
