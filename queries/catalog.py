@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from atlas.stores import Store
 
 FOLDER = Path(__file__).parent / "cypher"
+DIALECTS = ("", "embedded", "neo4j")
+"""How stores name what they speak; "" is what all understand."""
 _PARAMETER = re.compile(r"^\$(\w+)(?::\s*(\w+))?(?:\s*=\s*(\"[^\"]*\"|\S+))?\s{2,}(\S.*)$")
 _COLUMN = re.compile(r"^(\w+)(?::\s*(\w+))?$")
 _INT64 = 2**63
@@ -95,7 +97,10 @@ def query(graph: Store, name: str, **parameters: Any) -> pd.DataFrame:
 
 
 def query_text(name: str, dialect: str = "") -> str:
-    """The Cypher of a named query, header included, as a store of this dialect is asked it."""
+    """The Cypher of a named query, header included, as a store of this dialect (embedded, neo4j) is asked it.
+
+    Raises BadQuery for an unknown name or dialect.
+    """
     return find(name, dialect).text
 
 
@@ -151,6 +156,8 @@ def find(name: str, dialect: str = "") -> NamedQuery:
         near = difflib.get_close_matches(str(name), files, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "`atlas query --list` names them."
         raise BadQuery(f"there is no query named {str(name)[:80]!r}; {hint}")
+    if dialect not in DIALECTS:
+        raise BadQuery(f"{ascii(dialect)[:40]} is no dialect; it is one of {', '.join(DIALECTS[1:])}")
     override = FOLDER / dialect / f"{name}.cypher"
     return _read(override if dialect and override.is_file() else files[name])
 

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from atlas.errors import Ambiguous, BadKey
 from queries import cuts
@@ -45,21 +46,31 @@ class Held:
 
 def held(graph: Store, model: str | None = None) -> list[Held]:
     """All sets, by key; or those of one model. Raises BadKey, with the nearest, where the model has none here."""
-    found = [
-        Held(
-            key=row["set_key"],
-            layers=int(row["layers"]),
-            model_layers=int(row["model_layers"]),
-            edges=int(row["edges"]),
-            cut=cuts.kept(row["cut"]),
-            observation=cuts.kept(row["observation"]),
-            **{name: row[name] for name in _TEXTS},
-        )
-        for row in records(graph, "sets")
-    ]
-    return of_model(found, model) if model is not None else found
+    found = _KNOWN.get(graph) if _never_changes(graph) else None
+    if found is None:
+        found = [
+            Held(
+                key=row["set_key"],
+                layers=int(row["layers"]),
+                model_layers=int(row["model_layers"]),
+                edges=int(row["edges"]),
+                cut=cuts.kept(row["cut"]),
+                observation=cuts.kept(row["observation"]),
+                **{name: row[name] for name in _TEXTS},
+            )
+            for row in records(graph, "sets")
+        ]
+        if _never_changes(graph):
+            _KNOWN[graph] = found
+    return of_model(found, model) if model is not None else list(found)
 
 
+def _never_changes(graph: Store) -> bool:
+    """A folder that is open for reading stays as it was when it was opened; on a server sets come and go."""
+    return graph.read_only and graph.dialect == "embedded"
+
+
+_KNOWN: WeakKeyDictionary[Store, list[Held]] = WeakKeyDictionary()
 _TEXTS = ("model", "kind", "read_site", "write_site", "vocabulary", "saelens_release", "neuronpedia_id", "run")
 
 
