@@ -1,4 +1,9 @@
-"""Servers and stores for the tests of the store over Bolt."""
+"""Servers and stores for the tests of the store over Bolt.
+
+The plain suite runs all of them on the current version, and on the LTS those where versions differ: what a server's
+errors are called and what its plans look like. (``tests/conformance`` runs whole on both.) ``make faults`` runs all of
+them on both.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +17,17 @@ from tests.neo4j import graphs, servers
 from tests.neo4j.servers import Place
 from tests.toy import Toy
 
+WHERE_VERSIONS_DIFFER = ("test_connection", "test_readonly")
 
-@pytest.fixture(scope="session", params=servers.NAMES)
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "server" in metafunc.fixturenames:
+        every = servers.EVERY or metafunc.module.__name__.rpartition(".")[2] in WHERE_VERSIONS_DIFFER
+        names = servers.NAMES if every else servers.NAMES[-1:]
+        metafunc.parametrize("server", names, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
 def server(request: pytest.FixtureRequest) -> Place:
     """A server of each version, one after the other."""
     return servers.shared(request.param)

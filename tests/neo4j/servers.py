@@ -26,7 +26,9 @@ from atlas.server import VERSIONS, Server
 
 OWN = os.environ.get("NEO4J_TEST_URI")
 NAMES: tuple[str, ...] = ("own",) if OWN else VERSIONS
-"""what tests are parametrised by"""
+"""what tests are parametrised by; the current version is the last"""
+EVERY = bool(os.environ.get("NEO4J_TEST_EVERY_VERSION"))
+"""every test on every version, as ``make faults`` asks for"""
 
 # A server for a minute spends half of it on making itself fast later: compile quickly instead. Through the environment,
 # so that the importer and servers that a command starts do the same.

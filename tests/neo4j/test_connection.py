@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from atlas.errors import (
 from atlas.server import Server
 from atlas.server.process import free_port
 from atlas.stores.neo4j import Neo4jStore, connection
-from tests.neo4j import servers, wires
+from tests.neo4j import graphs, servers, wires
 from tests.neo4j.servers import Place
 from tests.toy import Toy
 
@@ -128,12 +130,36 @@ def test_a_query_that_wants_more_memory_than_there_is_fails_at_once(store: Neo4j
         store.run("UNWIND range(1, 100000000) AS a RETURN collect(toString(a)) AS n")
 
 
+@pytest.mark.neo4j
+def test_a_routing_address_loads_and_asks(store: Neo4jStore, place: Place, small: Toy):
+    address = place.address.replace("bolt", "neo4j", 1)
+    with Neo4jStore(address, user=place.user, password=place.password, read_only=False) as routed:
+        routed.add(small.build)
+
+        assert graphs.on(place) == graphs.of(small)
+        assert len(routed.run("MATCH (f:Feature) RETURN f.key AS key")) == 40
+
+
+def encrypting(folder: Path) -> dict[str, str]:
+    """Settings for a server that also speaks TLS, with a certificate that it made itself; none without openssl."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        return {}
+    folder.mkdir(parents=True)
+    made = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    files = ["-keyout", folder / "private.key", "-out", folder / "public.crt"]
+    subprocess.run([*made, *files], check=True, capture_output=True)
+    policy = {"enabled": "true", "base_directory": str(folder), "client_auth": "NONE"}
+    return {"server.bolt.tls_level": "OPTIONAL", **{f"dbms.ssl.policy.bolt.{k}": v for k, v in policy.items()}}
+
+
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server with a password for all that follows; the last test but one makes it read-only for a while."""
     if servers.OWN:
         pytest.skip("needs a server of its own; unset NEO4J_TEST_URI to run this")
-    server = Server(tmp_path_factory.mktemp("guarded"), heap="256m")
+    folder = tmp_path_factory.mktemp("guarded")
+    server = Server(folder, heap="256m", settings=encrypting(folder / "certificates"))
     try:
         server.start()
     except AtlasError as error:
@@ -171,6 +197,20 @@ def test_a_wrong_password_and_none_are_told_apart(password: str, said: str, guar
     with pytest.raises(StoreUnreachable, match=said) as error:
         Neo4jStore(guarded.address, password=password)
     assert not password or password not in str(error.value).replace("password", "")
+
+
+@pytest.mark.neo4j
+def test_an_encrypted_address_opens_it_and_a_strangers_certificate_is_not_trusted(guarded: Server):
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make a certificate")
+    trusting, wary = guarded.address.replace("bolt", "neo4j+ssc"), guarded.address.replace("bolt", "bolt+s")
+
+    with Neo4jStore(trusting, password=guarded.home.password, read_only=False) as store:
+        store.create()
+        assert store.run("RETURN 1 AS one")["one"].tolist() == [1]
+        assert store._driver.encrypted
+    with pytest.raises(StoreUnreachable, match=r"a certificate that this machine does not trust.*\+ssc://"):
+        Neo4jStore(wary, password=guarded.home.password)
 
 
 @pytest.mark.neo4j

@@ -85,8 +85,10 @@ class Paced:
 
     def __init__(self, times: int) -> None:
         self.times, self.done = times, 0
+        self.begun = threading.Event()
 
     def __call__(self, what: str, done: int, total: int) -> None:
+        self.begun.set()
         while what == "edges" and self.done < self.times * done // total:
             time.sleep(0.02)
 
@@ -103,6 +105,8 @@ def during(load: Callable[[Paced], None], fault: Callable[[], None], times: int)
 
     loading = threading.Thread(target=run)
     loading.start()
+    while loading.is_alive() and not pace.begun.wait(0.05):
+        pass
     while pace.done < times and loading.is_alive():
         time.sleep(chance.uniform(0.05, 0.6))
         fault()

@@ -173,13 +173,30 @@ def meaning(error: Exception, place: Place) -> AtlasError | None:
         )
     if isinstance(error, ConfigurationError):
         return BadSetting(f"{where} is no address the driver can use: {said}")
-    if isinstance(error, ServiceUnavailable | SessionExpired | OSError) or "DatabaseUnavailable" in code:
+    if any("certificate verify failed" in str(one).lower() for one in _causes(error)):
+        return StoreUnreachable(
+            f"{where} shows a certificate that this machine does not trust; have it signed by somebody whom it does, "
+            "or write bolt+ssc:// or neo4j+ssc:// to take the server's word for it"
+        )
+    if is_away(error):
         return StoreUnreachable(f"{where} does not answer ({said}); is the server up? make neo4j starts one here")
     if code.startswith(("Neo.ClientError.Statement", "Neo.ClientError.Procedure", "Neo.ClientError.Schema")):
         return BadQuery(_about_query(said, code))
     if code.startswith(("Neo.TransientError", "Neo.DatabaseError")) or isinstance(error, ResultError):
         return StoreError(f"{where} failed: {said} ({code or type(error).__name__})")
     return None
+
+
+def is_away(error: Exception) -> bool:
+    """Whether the server, or its database, does not answer and may do so again."""
+    code = getattr(error, "code", None) or ""
+    return isinstance(error, ServiceUnavailable | SessionExpired | OSError) or "DatabaseUnavailable" in code
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def first_line(error: Exception) -> str:

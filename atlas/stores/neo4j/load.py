@@ -29,14 +29,12 @@ from atlas.stores import Progress
 from atlas.stores.neo4j import batches
 from atlas.stores.neo4j.batches import Batch, Load
 from atlas.stores.neo4j.connection import OUT_OF_MEMORY, UNIQUENESS, Place, meaning
-from atlas.stores.neo4j.state import Lost, Writer
+from atlas.stores.neo4j.state import PATIENCE_SECONDS, Lost, Writer
 
 SESSIONS = 2
 EDGES_A_BATCH = 10_000
 EDGES_A_NODE = 5
 """a node with its properties costs about as much as this many relationships"""
-PATIENCE_SECONDS = 120.0
-"""how long a load waits for a server that is away, before it gives up to be resumed later"""
 
 _BEGIN = """
 MATCH (s:AtlasState {key: 'state', owner: $owner})

@@ -180,8 +180,7 @@ def _at_once(writer: Writer, load: Load | None, steps: list[Step]) -> None:
         for query, parameters in steps:
             tx.run(query, parameters, owner=writer.owner, limit=2**53).consume()  # type: ignore[arg-type]
 
-    with writer.session() as session:
-        session.execute_write(unit)
+    writer.write(unit)
 
 
 def _piecewise(writer: Writer, steps: list[Step]) -> None:

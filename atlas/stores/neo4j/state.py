@@ -17,22 +17,29 @@ import contextlib
 import os
 import socket
 import threading
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import neo4j
+from neo4j.exceptions import DriverError, Neo4jError
 
 from atlas import schema
 from atlas.errors import NoAtlas, StoreLocked, StoreVersion
 from atlas.stores.neo4j import fulltext
+from atlas.stores.neo4j.connection import is_away
 
+T = TypeVar("T")
 FORMAT = 1
 LEASE_SECONDS = 60
 RENEW_SECONDS = 10
+PATIENCE_SECONDS = 120.0
+"""how long a writer waits for a server that is away, before it gives up, to be followed by the next"""
+_POLL_SECONDS = 0.5
 
 DDL = (
     *schema.neo4j_ddl(),
@@ -126,11 +133,25 @@ class Writer:
         self.address = address
 
     def run(self, query: str, **parameters: Any) -> list[neo4j.Record]:
-        """One statement in a transaction of its own, retried where the server asks for it: must be idempotent."""
+        """One statement in a transaction of its own; see :meth:`write`."""
+        return self.write(_statement(query, parameters))
 
-        def unit(tx: neo4j.ManagedTransaction) -> list[neo4j.Record]:
-            return list(tx.run(query, parameters))  # type: ignore[arg-type]
+    def write(self, unit: Callable[[neo4j.ManagedTransaction], T]) -> T:
+        """A transaction, retried where the server asks for it or is away for a while: must be idempotent."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                return self._try(unit)
+            except (DriverError, Neo4jError, OSError) as error:
+                if not is_away(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(_POLL_SECONDS)
 
+    def run_at_once(self, query: str, **parameters: Any) -> list[neo4j.Record]:
+        """One statement, without waiting for a server that is away."""
+        return self._try(_statement(query, parameters))
+
+    def _try(self, unit: Callable[[neo4j.ManagedTransaction], T]) -> T:
         with self.session() as session:
             return session.execute_write(unit)
 
@@ -152,6 +173,10 @@ class Writer:
     def _turn(self, odd: int) -> None:
         if not self.run(_TURN, owner=self.owner, odd=odd):
             raise Lost
+
+
+def _statement(query: str, parameters: dict[str, Any]) -> Callable[[neo4j.ManagedTransaction], list[neo4j.Record]]:
+    return lambda tx: list(tx.run(query, parameters))  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager
@@ -184,14 +209,14 @@ def writing(driver: neo4j.Driver, database: str, address: str, what: str) -> Ite
         ended.set()
         renewal.join()
         with contextlib.suppress(Exception):  # a server that is gone forgets us when the lease runs out
-            writer.run(_LEAVE, owner=writer.owner)
+            writer.run_at_once(_LEAVE, owner=writer.owner)
 
 
 def _renew(writer: Writer, ended: threading.Event) -> None:
     while not ended.wait(RENEW_SECONDS):
         # a server that is away for a moment is the loader's business; the next renewal comes soon enough
         with contextlib.suppress(Exception):
-            writer.run(_RENEW, owner=writer.owner, lease=LEASE_SECONDS)
+            writer.run_at_once(_RENEW, owner=writer.owner, lease=LEASE_SECONDS)
 
 
 @cache

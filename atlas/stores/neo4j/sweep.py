@@ -6,6 +6,8 @@ the next writer.
 
 from __future__ import annotations
 
+import functools
+
 from atlas.stores import Progress
 from atlas.stores.neo4j.batches import Load
 from atlas.stores.neo4j.load import under_way
@@ -93,8 +95,7 @@ def forget(writer: Writer, load: Load) -> None:
 def _delete(writer: Writer, total: int, progress: Progress) -> None:
     done, limit = 0, 200
     while True:
-        with writer.session() as session:
-            found, edges = session.execute_write(_go, writer.owner, limit)
+        found, edges = writer.write(functools.partial(_go, owner=writer.owner, limit=limit))
         if not found:
             return
         done += found
