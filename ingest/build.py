@@ -39,7 +39,7 @@ from ingest.computing import Progress, compute_units
 from ingest.edges import Keep, Pool
 from ingest.folding import Vectors
 from ingest.parts import Parts, Unit
-from ingest.plan import COMPARED, Plan, Sizes, estimate, units
+from ingest.plan import CACHE, COMPARED, Plan, Sizes, estimate, units
 from ingest.ranks import Rank
 from ingest.sources import open_transcoders
 from ingest.transcoder import SetInfo
@@ -182,7 +182,7 @@ def prepare(
         set_name=set_name,
         model=weights,
         info=info,
-        vectors=Vectors(weights, source),
+        vectors=Vectors(weights, source, cache_bytes=CACHE),
         keep=keep,
         min_z=min_z,
         run=run,

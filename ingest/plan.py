@@ -46,8 +46,9 @@ _NODE_LAYER_BYTES = 16
 """of a feature, for each layer it has statistics and cuts of"""
 _CANDIDATE_BYTES = 16
 _LIBRARIES = 950 << 20
-_CACHE = 2 << 30
-"""folded layers that are kept in memory, at most"""
+CACHE = 768 << 20
+"""bytes of folded layers that are kept, so that memory does not grow with their number; to fold one again takes a
+hundredth of what is computed with it"""
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ def _memory(sizes: Sizes, keep: Keep) -> int:
         12 * max(sizes.n_features) * (keep.per_layer + keep.z + 20) * 2,
         12 * (sizes.n_vocab * (keep.features_per_token + 10) + max(sizes.n_features) * 2 * (keep.tokens + 10)),
     )
-    return vectors + max(min(layers, _CACHE), 2 * widest) + 3 * reservoirs + _LIBRARIES
+    return vectors + max(min(layers, CACHE), 2 * widest) + 3 * reservoirs + _LIBRARIES
 
 
 def _speed(d_model: int, device: str, flop_to_do: float) -> float:
