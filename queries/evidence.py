@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from atlas import builds, observations
@@ -15,12 +16,13 @@ from atlas.errors import BadBuild, BadKey
 from atlas.observations import Observation
 from atlas.staging import Build
 from queries.answers import choice, count, empty, rows
-from queries.catalog import ask, records
+from queries.catalog import records
 from queries.held import Held, held, one_set
 from queries.resolve import Key, Node, resolve
 
 if TYPE_CHECKING:
     from atlas.stores import Store
+    from atlas.stores.adjacency import Adjacency
 
 KINDS = ("strongest", "sample")
 BEFORE = 24
@@ -125,19 +127,21 @@ def summary(graph: Store, node: Node, own: Held) -> dict[str, Any] | None:
 
 
 def fired(graph: Store, fires: pd.DataFrame, *, set: str | None = None, k: int = 5) -> pd.DataFrame:
-    """The strongest features of each token of a sentence, by activation over the feature's largest where that is known.
+    """The strongest features of each token of a sentence, by activation.
 
     ``fires``: what :func:`ingest.evidence.surface.fires` gives. Columns ``position, token, key, layer, label, value``.
     """
     build = builds.find(run_of(graph, set))
     texts, keys = build.nodes("Token")["text"], build.keys("Feature")
+    ordered = fires.sort_values(["position", "value", "feature"], ascending=[True, False, True], kind="stable")
+    shown = ordered.groupby("position").head(k)
+    about = {int(row): records(graph, "label", key=keys[int(row)].as_py())[0] for row in shown["feature"].unique()}
     found = []
-    for position, group in fires.groupby("position"):
-        for fire in group.sort_values(["value", "feature"], ascending=[False, True]).head(k).to_dict("records"):
-            key = keys[int(fire["feature"])].as_py()
-            node = records(graph, "label", key=key)[0]
-            token = texts[int(fire["token"])].as_py()
-            found.append((int(str(position)), token, key, int(node["layer"]), node["label"], float(fire["value"])))
+    for fire in shown.to_dict("records"):
+        row, token = int(fire["feature"]), texts[int(fire["token"])].as_py()
+        node = about[row]
+        where = int(fire["position"]), token, keys[row].as_py()
+        found.append((*where, int(node["layer"]), node["label"], float(fire["value"])))
     if not found:
         return empty(FIRED, note="no feature fires on this sentence", set=build.set_key, run=build.run)
     frame = rows(found, FIRED)
@@ -153,29 +157,39 @@ def fired_edges(graph: Store, fires: pd.DataFrame, *, set: str | None = None, k:
     """
     build = builds.find(run_of(graph, set))
     texts, keys = build.nodes("Token")["text"], build.keys("Feature")
-    into: dict[str, pd.DataFrame] = {}
-    labels: dict[str, str] = {}
+    adjacency = graph.adjacency(build.set_key)
+    value = np.zeros(build.n_features)
     found: list[tuple[Any, ...]] = []
     for position, group in fires.groupby("position"):
-        value = {keys[int(fire.feature)].as_py(): float(fire.value) for fire in group.itertuples()}  # type: ignore[arg-type]
+        features = np.sort(group["feature"].to_numpy())
+        value[group["feature"]] = group["value"]
+        at, target = _into(adjacency, features)
+        source = np.asarray(adjacency.source[at])
+        both = value[source] > 0
+        at, source, target = at[both], source[both], target[both]
+        weight = np.asarray(adjacency.weight[at], np.float64)
+        effect = weight * value[source]
         token = texts[int(group["token"].iloc[0])].as_py()
-        here = []
-        for target in value:
-            if target not in into:
-                into[target] = ask(graph, "inputs", key=target, by="weight", limit=100_000)
-                labels[target] = str(ask(graph, "label", key=target)["label"].iloc[0])
-            for edge in into[target][into[target]["key"].isin(list(value))].itertuples():
-                effect = float(edge.weight) * value[edge.key]  # type: ignore[arg-type]
-                row = (edge.key, target, str(edge.label), labels[target], float(edge.weight), effect)  # type: ignore[arg-type]
-                here.append((int(position), token, *row))  # type: ignore[call-overload]
-        found += sorted(here, key=lambda row: (-abs(row[-1]), row[2], row[3]))[:k]
+        for edge in np.lexsort((target, source, -np.abs(effect)))[:k].tolist():
+            ends = keys[int(source[edge])].as_py(), keys[int(target[edge])].as_py()
+            found.append((int(str(position)), token, *ends, float(weight[edge]), float(effect[edge])))
+        value[features] = 0
     if not found:
         return empty(
             FIRED_EDGES, note="no stored connection joins features of one token", set=build.set_key, run=build.run
         )
-    frame = rows(found, FIRED_EDGES)
+    labels = {key: records(graph, "label", key=key)[0]["label"] for key in {end for row in found for end in row[2:4]}}
+    named = [(*row[:4], labels[row[2]], labels[row[3]], *row[4:]) for row in found]
+    frame = rows(named, FIRED_EDGES)
     frame.attrs = {"weight": "contribution", "model": build.model, "set": build.set_key, "run": build.run}
     return frame
+
+
+def _into(adjacency: Adjacency, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places of all edges into some features, and which feature each leads into."""
+    begins, ends = adjacency.offsets[targets], adjacency.offsets[targets + 1]
+    places = [np.arange(begin, end) for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
+    return np.concatenate([np.empty(0, np.int64), *places]), np.repeat(targets, ends - begins)
 
 
 def _example(example: dict[str, Any], texts: list[str]) -> tuple[Any, ...]:

@@ -1,0 +1,244 @@
+"""`atlas observe`, `examples` and `fires` as they are typed, on a small model that is read from disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from atlas.cli import main
+from atlas.model import Activation, ReadSite
+from tests.unit.ingest import models
+from tests.unit.ingest.describe.small import BOS, N_LAYERS, Small, small
+
+SET = "tiny/tc"
+Run = Callable[..., tuple[int, str, str]]
+QUICK = ("--examples", "4", "--strongest", "4", "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def made() -> Small:
+    return small("gpt2", Activation.RELU, seed=9, read=ReadSite.NORM_POST_GAIN)
+
+
+@pytest.fixture(scope="module")
+def words(made: Small) -> list[str]:
+    return [made.tokenizer.decode([token]) for token in np.random.default_rng(0).integers(300, 900, 2400)]
+
+
+@pytest.fixture(scope="module")
+def home(made: Small, words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home with a model on disk, built and loaded, and two texts; nothing is observed yet."""
+    home = tmp_path_factory.mktemp("home")
+    made.model.save_pretrained(home / "model")
+    made.tokenizer.save_pretrained(home / "model")
+    models.write_circuit_tracer(home / "set", [made.source.load(layer) for layer in range(N_LAYERS)])
+    (home / "one.txt").write_text("".join(words[:1600]))
+    (home / "two.txt").write_text("".join(words[1600:]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ATLAS_HOME", str(home))
+        where = ("--model", str(home / "model"), "--transcoders", str(home / "set"))
+        with pytest.raises(SystemExit) as stopped:
+            main(["ingest", *where, "--as", SET, "--device", "cpu", "-q"])
+        assert not stopped.value.code
+        yield home
+
+
+@pytest.fixture
+def run(home: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    def command(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main([str(argument) for argument in arguments])
+        written = capsys.readouterr()
+        return int(stopped.value.code or 0), written.out, written.err
+
+    return command
+
+
+@pytest.fixture
+def seen(run: Run, home: Path) -> str:
+    """Both texts observed: the first is the default. A key that fires on it."""
+    listed = run("observe", SET, "--list")[1]
+    for name in ("one", "two"):
+        if f" {name} " not in listed.replace("\n", "\n "):
+            assert run("observe", SET, "--text", home / f"{name}.txt", "--as", name, *QUICK, "-q")[0] == 0
+            assert run("observe", SET, "--default", "one", "-q")[0] == 0
+    return fired_most(run)
+
+
+def fired_most(run: Run) -> str:
+    query = "MATCH (f:Feature) WHERE f.layer = 2 RETURN f.key AS key ORDER BY f.n_fires DESC, key LIMIT 1"
+    return json.loads(run("cypher", query, "--json")[1])["rows"][0]["key"]
+
+
+def refused(answer: tuple[int, str, str], *said: str) -> None:
+    """Exit 1, and one line that says all of this."""
+    code, _, err = answer
+    last = err.strip().splitlines()[-1]
+    assert code == 1, err
+    assert "Traceback" not in err
+    assert all(part in last for part in said), last
+
+
+def test_nothing_is_asked_of_what_was_never_observed(run: Run, home: Path):
+    key = "tiny/2-tc/5"
+
+    refused(run("examples", key), "nothing was observed", "atlas observe tiny/tc --text")
+    refused(run("inputs", key, "--by", "drive"), "atlas observe tiny/tc --text")
+    assert run("observe", SET, "--list")[0] == 0
+
+
+def test_a_dry_run_says_the_cost_and_stages_nothing(run: Run, home: Path):
+    code, said, _ = run("observe", SET, "--text", home / "one.txt", "--dry-run", "--device", "cpu")
+
+    assert code == 0
+    for word in ("min", "GB", "features fire at a position", "on cpu"):
+        assert word in said
+    assert not list(home.glob("builds/*/observations/*"))
+    _, large, _ = run(
+        "observe", SET, "--text", home / "one.txt", "--dry-run", "--tokens", 2_000_000_000, "--memory", 0.01
+    )
+    assert "2,000,000,000 positions" in large
+    assert "blocks" in large
+    assert "on disk" in large
+
+
+def test_observing_fills_the_atlas_and_again_finds_it(run: Run, home: Path, made: Small, words: list[str]):
+    code, said, _ = run("observe", SET, "--text", home / "one.txt", *QUICK)
+
+    assert code == 0
+    n = len(made.tokenizer("".join(words[:1600]), add_special_tokens=False)["input_ids"])
+    assert f"{n:,} positions of one.txt" in said
+    assert all(column in said for column in ("explained", "l0", "dead"))
+    query = "MATCH ()-[e:FEEDS]->() RETURN count(e.drive_active) AS drives, count(e) AS edges"
+    row = json.loads(run("cypher", query, "--json")[1])["rows"][0]
+    assert 0 < row["drives"] <= row["edges"]
+    stamps = {path: path.stat().st_mtime_ns for path in home.glob("builds/*/observations/*/*.parquet")}
+    run("observe", SET, "--text", home / "one.txt", *QUICK)
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+
+
+def test_observations_stand_side_by_side_one_is_the_default_and_each_can_go(run: Run, home: Path, seen: str):
+    def shown() -> dict:
+        return json.loads(run("inputs", seen, "--by", "drive", "--json")[1])["observation"]
+
+    listed = run("observe", SET, "--list")[1]
+    assert all(word in listed for word in ("one.txt", "two.txt", "positions", "date"))
+    assert shown()["text"] == "one.txt"
+    longer = shown()["positions"]
+    run("observe", SET, "--default", "two", "-q")
+    assert shown()["text"] == "two.txt"
+    assert shown()["positions"] < longer
+    first = run("examples", seen, "--observation", "one", "--json")[1]
+    assert json.loads(first)["text"] == "one.txt"
+    assert run("observe", SET, "--remove", "two", "-q")[0] == 0
+    assert shown()["text"] != "two.txt"
+    refused(run("observe", SET, "--remove", "two"), "no observation 'two'")
+    refused(run("observe", SET, "--default", "three"), "no observation 'three'")
+
+
+def test_questions_by_evidence_name_the_text_they_rest_on(run: Run, seen: str):
+    for by in ("drive", "twera", "coactivation"):
+        for command in (["inputs", seen], ["outputs", seen], ["circuit", seen]):
+            code, said, err = run(*command, "--by", by, "--live", "--json")
+            assert code == 0, err
+            answer = json.loads(said)
+            assert answer["observation"]["text"] == "one.txt"
+            assert "complete" in answer
+    held = run("inputs", seen, "--by", "drive", "--sign", "-", "--json")[1]
+    assert all(row["drive"] < 0 for row in json.loads(held)["rows"])
+    source = json.loads(run("inputs", seen, "--of", "features", "--by", "drive", "--json")[1])["rows"][0]["key"]
+    paths = json.loads(run("paths", source, seen, "--by", "drive", "--live", "--json")[1])
+    assert paths["observation"]["text"] == "one.txt"
+    assert paths["rows"][0]["keys"][-1] == seen
+
+
+def test_cards_and_examples_show_where_a_feature_fires(run: Run, made: Small, seen: str):
+    card = run("card", seen)[1]
+    assert "FIRES" in card
+    assert "%" in card
+
+    code, said, _ = run("examples", seen, "-k", 4, "--json")
+    rows = json.loads(said)["rows"]
+    assert (code, len(rows)) == (0, 4)
+    feature = int(seen.rsplit("/", 1)[1])
+    for row in rows:
+        assert row["text"].count("[") >= 1
+    whole = json.loads(run("examples", seen, "--kind", "sample", "--json")[1])["rows"]
+    assert {row["window"] for row in whole} <= set(range(8))
+    best = max(rows, key=lambda row: row["value"])
+    ids = [BOS, *made.tokenizer("".join(best["tokens"]), add_special_tokens=False)["input_ids"]]
+    if best["position"] <= 24:  # the whole window up to there is shown, so it can be run again
+        again = made.activation(ids[: best["position"] + 1], 2, feature)
+        assert again[-1] == pytest.approx(best["value"], rel=1e-4)
+    refused(run("examples", "token:'" + best["tokens"][0] + "'"), "only features fire")
+
+
+def test_fires_says_what_fires_on_a_sentence_and_what_joins_it(run: Run, made: Small, words: list[str], seen: str):
+    sentence = "".join(words[:6])
+    code, said, err = run("fires", sentence, "-k", 3, "--json")
+
+    assert code == 0, err
+    rows = json.loads(said)["rows"]
+    ids = [BOS, *made.tokenizer(sentence, add_special_tokens=False)["input_ids"]]
+    assert {row["position"] for row in rows} == set(range(len(ids) - 1))
+    for row in rows[::5]:
+        layer, idx = int(row["key"].split("/")[1].split("-")[0]), int(row["key"].rsplit("/", 1)[1])
+        assert made.activation(ids, layer, idx)[row["position"] + 1] == pytest.approx(row["value"], rel=1e-4)
+    by_position = [[row["value"] for row in rows if row["position"] == at] for at in range(len(ids) - 1)]
+    assert all(values == sorted(values, reverse=True) for values in by_position)
+    edges = json.loads(run("fires", sentence, "--edges", "--json")[1])["rows"]
+    assert edges
+    assert all(abs(edge["contribution"]) > 0 for edge in edges)
+    refused(run("fires", " ".strip()), "empty")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("empty.txt", b"", "holds no text"),
+        ("latin.txt", "caf\u00e9".encode("latin-1"), "not UTF-8"),
+        ("lines.jsonl", b'{"words": "a"}\n', "--field"),
+        ("cut.parquet", b"PAR1", "no Parquet"),
+        ("none.txt", None, "not there"),
+    ],
+)
+def test_a_text_that_cannot_be_read_is_one_line_and_loses_nothing(
+    run: Run, home: Path, seen: str, tmp_path: Path, name, content, said
+):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    before = run("observe", SET, "--list")[1]
+
+    refused(run("observe", SET, "--text", tmp_path / name, *QUICK), said)
+
+    assert run("observe", SET, "--list")[1] == before
+
+
+def test_ids_and_other_input_that_makes_no_sense_are_one_line(run: Run, home: Path, tmp_path: Path):
+    np.save(tmp_path / "ids.npy", np.array([[5, 99_999]]))
+    refused(run("observe", SET, "--ids", tmp_path / "ids.npy", *QUICK), "99999", "another tokenizer")
+    refused(run("observe", SET, "--text", home / "one.txt", "--context", 100_000), "256 positions")
+    refused(run("observe", SET, "--text", home / "one.txt", "--part", "half"), "the first half is 1/2")
+    refused(run("observe", SET, "--text", home / "one.txt", "--device", "tpu"), "tpu")
+    assert run("observe", SET)[0] == 2
+    (tmp_path / "short.txt").write_text(" ba")
+    code, said, _ = run("observe", SET, "--text", tmp_path / "short.txt", "--build-only", *QUICK)
+    assert code == 0  # shorter than a window is a window
+    assert "short.txt" in said
+
+
+def test_a_tokenizer_that_disagrees_with_the_build_is_one_line(run: Run, home: Path, made: Small, tmp_path: Path):
+    made.model.save_pretrained(tmp_path / "other")
+    made.tokenizer.save_pretrained(tmp_path / "other")
+    config = json.loads((tmp_path / "other" / "tokenizer.json").read_text())
+    words = config["model"]["vocab"]
+    one, two = list(words)[700:702]
+    words[one], words[two] = words[two], words[one]
+    (tmp_path / "other" / "tokenizer.json").write_text(json.dumps(config))
+
+    refused(run("observe", SET, "--text", home / "one.txt", "--model", tmp_path / "other", *QUICK), "tiny/tc")
