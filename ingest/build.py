@@ -17,8 +17,9 @@ import resource
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,19 +34,22 @@ from atlas.errors import BadBuild, BadSetting
 from atlas.model import MODEL_NAME, SET_NAME
 from atlas.provenance import Run
 from atlas.staging import STATS_COLUMNS, Build, open_build
-from ingest import nodes, through, through_files
+from ingest import nodes, skips, through, through_files
 from ingest.assemble import Assembly, decide_columns
 from ingest.computing import Progress, compute_units
 from ingest.edges import Keep, Pool
 from ingest.folding import Vectors
+from ingest.guard import Rehearsal
 from ingest.parts import Parts, Unit
 from ingest.plan import CACHE, COMPARED, Plan, Sizes, estimate, units
 from ingest.ranks import Rank
-from ingest.sources import open_transcoders
+from ingest.sources import open_transcoders, resolved
 from ingest.transcoder import SetInfo
 from ingest.weights import ModelWeights, open_model
 from ingest.writer import Writer
 
+_WITH_SKIPS = "-with-skips"
+"""stands behind the name of a set whose paths run through its skips"""
 _STATISTICS = ("ACTIVATES", "FEEDS", "PROMOTES")
 _MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
 
@@ -64,8 +68,9 @@ class Job:
     run: Run
     device: str
     path: Path
-    given: dict[str, str]
-    """where model and transcoders were read, for whoever runs them again; noted outside the hash"""
+    given: dict[str, Any]
+    """where model and transcoders were read, for whoever runs them again, and how they fit; noted outside the hash"""
+    rehearsal: Rehearsal
 
     @property
     def name(self) -> str:
@@ -83,21 +88,27 @@ def build(
     device: str = "auto",
     home: str | Path | None = None,
     allow_pickle: bool = False,
+    with_skips: bool = False,
+    check: bool = True,
+    force: bool = False,
+    say: Callable[[str], None] | None = None,
     progress: Progress | None = None,
 ) -> Build:
     """Compute all connections of a set of transcoders and stage them under ``ATLAS_HOME/builds``.
 
     ``model``: a local folder, a hub ``repo[@revision]``, or a loaded model. ``transcoders``: a local folder, a hub
     ``repo[/folder][@revision]``, ``saelens:RELEASE``, or a dict by layer. ``name``: ``MODEL/SET``, for keys. ``keep``
-    and ``min_z`` say what is kept (:class:`ingest.edges.Keep`). ``progress`` is called with (what, done, total), in
-    millions of products while edges are computed.
+    and ``min_z`` say what is kept (:class:`ingest.edges.Keep`). ``with_skips`` lets paths run through the set's linear
+    skips, under a name of its own. ``check`` first measures how the set fits the model, and refuses one that fits
+    another convention better, unless ``force``; ``say`` is called with the figures (:mod:`ingest.guard`). ``progress``
+    is called with (what, done, total), in millions of products while edges are computed.
 
     Raises :class:`atlas.errors.BadSource` for what cannot be read or does not fit, and :class:`atlas.errors.NoSpace`;
     either way nothing half-written is left, and the same call goes on where it stopped.
     """
-    _refuse_pickles(allow_pickle)
-    job = prepare(model, transcoders, name, layers, keep, min_z, device, home)
-    done = _finished(job.path) or stage(job, progress)
+    how = {"allow_pickle": allow_pickle, "with_skips": with_skips}
+    job = prepare(model, transcoders, name, layers, keep, min_z, device, home, **how)
+    done = _finished(job.path) or stage(_checked(job, check, force, say), progress)
     assert done is not None  # only ranks leave anything to others
     return done
 
@@ -114,6 +125,10 @@ def share(
     device: str = "auto",
     home: str | Path | None = None,
     allow_pickle: bool = False,
+    with_skips: bool = False,
+    check: bool = True,
+    force: bool = False,
+    say: Callable[[str], None] | None = None,
     progress: Progress | None = None,
 ) -> Build | None:
     """One rank's share of what :func:`build` does with the same arguments; ``home`` is one folder for all ranks.
@@ -121,9 +136,9 @@ def share(
     The rank that finds every unit done writes the build and returns it, the others None. A rank that was lost is
     started again with its number; :func:`build`, too, does whatever is missing. The files are those of one process.
     """
-    _refuse_pickles(allow_pickle)
-    job = prepare(model, transcoders, name, layers, keep, min_z, device, home, rank.local)
-    return _finished(job.path) or stage(job, progress, rank)
+    how = {"allow_pickle": allow_pickle, "with_skips": with_skips}
+    job = prepare(model, transcoders, name, layers, keep, min_z, device, home, rank.local, **how)
+    return _finished(job.path) or stage(_checked(job, check, force, say), progress, rank)
 
 
 def plan(
@@ -137,10 +152,11 @@ def plan(
     device: str = "auto",
     home: str | Path | None = None,
     allow_pickle: bool = False,
+    with_skips: bool = False,
 ) -> Plan:
     """What :func:`build` would cost with the same arguments; computes and writes nothing."""
-    _refuse_pickles(allow_pickle)
-    job = prepare(model, transcoders, name, layers, keep, min_z, device, home)
+    how = {"allow_pickle": allow_pickle, "with_skips": with_skips}
+    job = prepare(model, transcoders, name, layers, keep, min_z, device, home, **how)
     return _estimate(job, Sizes.of(job.vectors))
 
 
@@ -154,6 +170,9 @@ def prepare(
     device: str,
     home: str | Path | None,
     local: int = 0,
+    *,
+    allow_pickle: bool = False,
+    with_skips: bool = False,
 ) -> Job:
     """Open and check everything that goes in."""
     keep = keep or Keep()
@@ -161,9 +180,15 @@ def prepare(
     if wrong or (min_z is not None and not min_z > 0):
         raise BadSetting(f"keep {', '.join(wrong)} must not be negative, and min_z ({min_z}) must be positive")
     weights = open_model(model)
-    source = open_transcoders(transcoders, layers, model=weights)
+    source = open_transcoders(transcoders, layers, model=weights, allow_pickle=allow_pickle)
     info = source.info
     model_name, set_name = _names(name, weights.name, info.name)
+    rehearsal = Rehearsal(model, weights, source, device := _device(device, local))
+    paths: dict[str, Any] = {}
+    if with_skips:
+        skips.check(info)
+        set_name = set_name if set_name.endswith(_WITH_SKIPS) else set_name + _WITH_SKIPS
+        paths = skips.to_settings(rehearsal.sigmas() if skips.need_sigmas(info, weights) else None)
     run = Run(
         inputs={
             "model": {"repo": weights.repo, "revision": weights.revision, "files": weights.files},
@@ -175,21 +200,36 @@ def prepare(
             "layers": info.layers,
             "keep": keep.said,
             "min_z": min_z,
+            **paths,
         },
     )
+    given = {"model": _place(model), "transcoders": _place(transcoders), "allow_pickle": allow_pickle}
     return Job(
         model_name=model_name,
         set_name=set_name,
         model=weights,
         info=info,
-        vectors=Vectors(weights, source, cache_bytes=CACHE),
+        vectors=Vectors(weights, source, cache_bytes=CACHE, **skips.of_settings(paths)),
         keep=keep,
         min_z=min_z,
         run=run,
-        device=_device(device, local),
+        device=device,
         path=builds_folder(home) / f"{model_name}-{set_name}-{run.id}",
-        given={"model": _place(model), "transcoders": _place(transcoders)},
+        given=given | _meant(transcoders, info),
+        rehearsal=rehearsal,
     )
+
+
+def _checked(job: Job, check: bool, force: bool, say: Callable[[str], None] | None) -> Job:
+    """The job, if its set fits its model."""
+    return replace(job, given=job.given | job.rehearsal.check(force, say)) if check else job
+
+
+def _meant(transcoders: Any, info: SetInfo) -> dict[str, Any]:
+    """What an alias stood for: aliases move, so whoever runs this again is given the repository at its commit."""
+    if not isinstance(transcoders, str) or resolved(transcoders) == transcoders:
+        return {}
+    return {"alias": transcoders, "transcoders": f"{info.repo}@{info.revision}"}
 
 
 def _place(spec: Any) -> str:
@@ -288,6 +328,8 @@ def _write(
         through_files.write(job, of_heads, sizes, parts, writer)
     n_edges = writer.rows("edges/")
     cut = {**job.keep.said, "min_z": job.min_z}
+    if job.vectors.with_skips:
+        cut["paths"] = job.run.settings["paths"]
     writer.table("nodes/Model.parquet", nodes.model(job.model_name, job.model))
     writer.table("nodes/Token.parquet", nodes.tokens(job.model.vocabulary.name, texts))
     writer.table("nodes/Run.parquet", nodes.run_node(job.run))
@@ -313,11 +355,6 @@ def _finished(path: Path) -> Build | None:
         return None
     shutil.rmtree(path / "work", ignore_errors=True)
     return build
-
-
-def _refuse_pickles(allow_pickle: bool) -> None:
-    if allow_pickle:
-        raise BadSetting("no layout of transcoders is read from pickles; save them as safetensors")
 
 
 def _names(name: str | None, model: str, set_: str) -> tuple[str, str]:

@@ -108,11 +108,16 @@ def _rows(job: Job, unit: Unit, sizes: Sizes) -> torch.Tensor:
 
 def _group(job: Job, unit: Unit, position: int, sizes: Sizes, parts: Parts, pool: Pool) -> Group:
     if unit.kind == "FEEDS":
-        vectors, first, name = job.vectors.writes(sizes.layers[position]), sizes.first[position], f"{position:03}"
+        target = sizes.layers[unit.layer]
+        vectors, first = job.vectors.writes(sizes.layers[position], target), sizes.first[position]
+        name = f"{position:03}-{target:03}" if job.vectors.varies else f"{position:03}"
     elif unit.kind == "PROMOTES":
         vectors, first, name = job.vectors.logit_reads(), 0, "logits"
     else:
-        vectors, first, name = job.vectors.token_writes(), 0, "tokens"
+        target = sizes.layers[unit.layer] if unit.kind == "ACTIVATES" else None
+        vectors, first, name = job.vectors.token_writes(target), 0, "tokens"
+        if job.vectors.with_skips and target is not None:
+            name = f"tokens-{target:03}"
     if unit.kind == "logits":
         return Group(first, vectors)
     return Group(first, vectors, parts.spread(name, lambda: spread(vectors, pool, job.device)))

@@ -59,6 +59,8 @@ class Sizes:
     n_features: tuple[int, ...]
     n_vocab: int
     d_model: int
+    feeds: bool = True
+    """whether features of one layer feed those of the next: not those of autoencoders, where none computes another"""
     first: tuple[int, ...] = field(init=False)
     """row number of each layer's first feature"""
 
@@ -67,7 +69,8 @@ class Sizes:
 
     @classmethod
     def of(cls, vectors: Vectors) -> Sizes:
-        return cls(tuple(vectors.layers), tuple(vectors.n_features), vectors.n_vocab, vectors.d_model)
+        feeds = vectors.source.info.kind != "sae"
+        return cls(tuple(vectors.layers), tuple(vectors.n_features), vectors.n_vocab, vectors.d_model, feeds)
 
 
 def units(sizes: Sizes) -> list[Unit]:
@@ -82,7 +85,7 @@ def units(sizes: Sizes) -> list[Unit]:
     found: list[Unit] = []
     for layer, n in enumerate(sizes.n_features):
         found += blocks("ACTIVATES", layer, n, sizes.n_vocab)
-        if layer:
+        if layer and sizes.feeds:
             found += blocks("FEEDS", layer, n, sum(sizes.n_features[:layer]))
         found += blocks("PROMOTES", layer, n, sizes.n_vocab)
     return found + blocks("logits", 0, sizes.n_vocab, sizes.n_vocab)
@@ -130,7 +133,7 @@ def estimate(name: str, sizes: Sizes, keep: Keep, min_z: float | None, *, device
     products = sum(unit.products for unit in all_units)
     flop = 2.0 * products * sizes.d_model
     n, v, count = sizes.n_features, sizes.n_vocab, sum(sizes.n_features)
-    pairs = [(s, t) for t in range(len(n)) for s in range(t)]
+    pairs = [(s, t) for t in range(len(n)) for s in range(t)] if sizes.feeds else []
     by_layer = sum(min(n[s] * n[t], keep.per_layer * (n[s] + n[t])) for s, t in pairs)
     by_z = keep.z * (count - n[0] + count - n[-1])
     token = sum(min(f * v, 2 * keep.tokens * f) for f in n) + min(count * v, keep.features_per_token * v)

@@ -13,8 +13,9 @@ product of means.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sigmas:
-    """Mean of 1 / sigma over a text: of the norm before each MLP, and of the norm behind it."""
+    """Mean of 1 / sigma over a text, by layer: of the norm before each MLP, and of the norm behind it."""
 
     before: dict[int, float]
     behind: dict[int, float]
@@ -105,7 +106,27 @@ def of_layer(transcoder: Transcoder, model: ModelWeights, sigmas: Sigmas | None,
     )
 
 
+def to_settings(sigmas: Sigmas | None) -> dict[str, Any]:
+    """What a run's settings say of a build whose paths run through skips."""
+    return {"paths": "with-skips", **({} if sigmas is None else {"sigmas": asdict(sigmas)})}
+
+
+def of_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of :class:`ingest.folding.Vectors` that give a build's own weights, from its run's settings."""
+    if "paths" not in settings:
+        return {}
+    stored = settings.get("sigmas")
+    sides = stored and {side: {int(at): value for at, value in of.items()} for side, of in stored.items()}
+    return {"with_skips": True, "sigmas": sides and Sigmas(**sides)}
+
+
 def check(info: SetInfo) -> None:
     """Whether a set has skips to go through; raises :class:`atlas.errors.BadTranscoder` where not."""
     if not info.has_skip:
         raise BadTranscoder(f"{info.repo} has no skips, so there is no path through them; leave the option out")
+
+
+def need_sigmas(info: SetInfo, model: ModelWeights) -> bool:
+    """Whether a path through this set's skips passes a denominator."""
+    normalised = info.read in (ReadSite.NORM_PRE_GAIN, ReadSite.NORM_POST_GAIN)
+    return normalised or (model.has_post_mlp_norm and info.write is not WriteSite.MLP_POST_NORM)

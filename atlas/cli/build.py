@@ -42,6 +42,9 @@ def sources(output: Output) -> None:
 @click.option("--slurm", type=click.IntRange(min=1), metavar="N", help="Stage the build as a Slurm array of N tasks.")
 @click.option("--slurm-set", multiple=True, metavar="KEY=VALUE", help="With --slurm: slurm_partition=gpu; repeat.")
 @click.option("--allow-pickle", is_flag=True, help="Read files that can carry code, with the code left out.")
+@click.option("--with-skips", is_flag=True, help="Let paths run through the set's linear skips, as a set of its own.")
+@click.option("--check/--no-check", default=True, help="First run the model on a page: does the set explain it?")
+@click.option("--force", is_flag=True, help="Go on with a set that fits another convention better.")
 def ingest(
     store: str | None,
     quiet: bool,
@@ -70,19 +73,23 @@ def ingest(
     if not model or not transcoders:
         raise click.UsageError("give a NAME that `atlas sources` lists, or both --model and --transcoders")
     engine = _engine()
+    checking: dict[str, Any] = {name: options.pop(name) for name in ("check", "force")}
     asked: dict[str, Any] = dict(model=model, transcoders=transcoders, name=name_as, **_build_options(engine, options))
     if dry_run:
         click.echo(str(engine.plan(**asked)))
         return
     if slurm is not None:
-        _submit(asked, slurm, slurm_set)
+        _submit(asked | checking, slurm, slurm_set)
         return
     if slurm_set:
         raise click.UsageError("--slurm-set goes with --slurm")
+    if not quiet:
+        checking["say"] = lambda said: click.echo(said, err=True)
     rank = engine.Rank.here()
     start = time.perf_counter()
     with progress(quiet) as show:
-        build = engine.share(rank=rank, **asked, progress=show) if rank else engine.build(**asked, progress=show)
+        asked |= {**checking, "progress": show}
+        build = engine.share(rank=rank, **asked) if rank else engine.build(**asked)
     if build is None:
         click.echo(f"rank {rank.rank} of {rank.of} has done its share; the last to finish writes the build")
         return

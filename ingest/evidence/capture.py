@@ -30,8 +30,11 @@ from ingest.transcoder import Transcoder, TranscoderSource
 from ingest.weights import ModelWeights
 
 
-def load(spec: Any, device: torch.device | str = "cpu") -> nn.Module:
-    """The model itself, in float32: a local folder, a hub ``repo[@revision]``, or one that is loaded already."""
+def load(spec: Any, device: torch.device | str = "cpu", dtype: torch.dtype | str = torch.float32) -> nn.Module:
+    """The model itself: a local folder, a hub ``repo[@revision]``, or one that is loaded already, which stays as it is.
+
+    ``dtype``: ``auto`` for that of its files.
+    """
     if isinstance(spec, nn.Module):
         return spec.eval()
     from transformers import AutoModelForCausalLM
@@ -41,11 +44,7 @@ def load(spec: Any, device: torch.device | str = "cpu") -> nn.Module:
         if "/" not in name and name.endswith((".json", ".safetensors")):
             path = folder.path(name)
     try:
-        return (
-            AutoModelForCausalLM.from_pretrained(path.parent, local_files_only=True, dtype=torch.float32)
-            .to(device)
-            .eval()
-        )
+        return AutoModelForCausalLM.from_pretrained(path.parent, local_files_only=True, dtype=dtype).to(device).eval()
     except (OSError, ValueError, RuntimeError) as error:
         raise BadModel(f"{folder.where}: the model cannot be loaded ({str(error).splitlines()[0]})") from error
 

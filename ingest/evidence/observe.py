@@ -27,6 +27,7 @@ from atlas.errors import BadModel, BadSetting, BadTranscoder
 from atlas.observations import Observation
 from atlas.provenance import Run
 from atlas.staging import Build
+from ingest import skips
 from ingest.evidence import corpus as texts
 from ingest.evidence.capture import Batch, Reader, Runner, joined, load
 from ingest.evidence.corpus import Corpus, Request
@@ -86,7 +87,15 @@ class Subject:
         return [self.source.info.n_features[layer] for layer in self.source.info.layers]
 
 
-def open_subject(build: Build, model: Any, transcoders: Any, device: str = "cpu", tokenizer: Any = None) -> Subject:
+def open_subject(
+    build: Build,
+    model: Any,
+    transcoders: Any,
+    device: str = "cpu",
+    tokenizer: Any = None,
+    *,
+    allow_pickle: bool = False,
+) -> Subject:
     """Open what a build was made from.
 
     Raises :class:`atlas.errors.BadModel` or :class:`atlas.errors.BadTranscoder` for what is not that, and
@@ -104,7 +113,7 @@ def open_subject(build: Build, model: Any, transcoders: Any, device: str = "cpu"
             f"the tokenizer has the vocabulary {weights.vocabulary.name}, but {build.set_key} was built with "
             f"{row['tokenizer']}; token ids would mean other words"
         )
-    source = open_transcoders(transcoders, build.layers, model=weights)
+    source = open_transcoders(transcoders, build.layers, model=weights, allow_pickle=allow_pickle)
     row = build.nodes("TranscoderSet").to_pylist()[0]
     if source.info.revision != row["revision"] or source.info.layers != build.layers:
         raise BadTranscoder(
@@ -112,7 +121,7 @@ def open_subject(build: Build, model: Any, transcoders: Any, device: str = "cpu"
             f"{source.info.revision}; give those transcoders with --transcoders"
         )
     running = model[0] if isinstance(model, tuple) else model
-    return Subject(build, weights, source, Runner(load(running, device), weights), tokenizer or _tokenizer(model))
+    return Subject(build, weights, source, Runner(load(running, device), weights), tokenizer or tokenizer_of(model))
 
 
 def observe(
@@ -220,7 +229,8 @@ class _Pass:
     def _relate(self) -> dict[str, pa.Table]:
         if not self.totals.positions:
             raise BadSetting("no position of this text counts: it holds nothing but BOS and padding")
-        vectors = Vectors(self.subject.weights, self.subject.source)
+        paths = skips.of_settings(self.subject.build.manifest["settings"])
+        vectors = Vectors(self.subject.weights, self.subject.source, **paths)
         found = Relations(self.subject.build, vectors, self.shape, self.totals, self.options.strongest)
         self.interference = Interference(found)
         parts: dict[str, list[pa.Table]] = {}
@@ -331,7 +341,8 @@ def _name(request: Request, options: Options) -> str:
     return f"{stem[:32]}-{digest[:6]}"
 
 
-def _tokenizer(model: Any) -> Any:
+def tokenizer_of(model: Any) -> Any:
+    """The tokenizer of a model that is a place, a pair with its tokenizer, or loaded with one."""
     if isinstance(model, tuple):
         return model[1]
     if not isinstance(model, str | Path):

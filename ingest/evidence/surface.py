@@ -38,7 +38,8 @@ def subject(build: Build, model: str | None = None, transcoders: str | None = No
         raise BadSource(
             f"where {build.set_key}'s {' and '.join(missing)} are is not known; say it: --{' --'.join(missing)}"
         )
-    return open_subject(build, places["model"], places["transcoders"], _device(device))
+    allowed = bool(noted.get("allow_pickle"))
+    return open_subject(build, places["model"], places["transcoders"], _device(device), allow_pickle=allowed)
 
 
 def asked(subject: Subject, **given: Any) -> tuple[Request, Options, str | None]:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 READERS = (circuit_tracer, sparsify, saelens, gemma_scope, gemma_scope_2, llama_scope_2, pchlenski)
 
-__all__ = ["READERS", "InMemory", "open_transcoders"]
+__all__ = ["READERS", "InMemory", "open_transcoders", "resolved"]
 
 
 def open_transcoders(

@@ -162,7 +162,6 @@ def test_an_embedding_too_long_for_float32_is_the_models_fault(tmp_path):
         {"keep": Keep(z=-1)},
         {"min_z": 0.0},
         {"device": "no-such-device"},
-        {"allow_pickle": True},
     ],
     ids=str,
 )
