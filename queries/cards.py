@@ -37,7 +37,8 @@ def card(graph: Store, key: Key, *, set: str | None = None, k: int = 4) -> dict[
     ``label_source``, ``descriptions`` (each with text, method, explainer, scores, created), ``statistics`` (properties
     of the node, in the units of :data:`atlas.schema.NODES`), ``evidence`` (what it does on the observed text,
     :func:`queries.evidence.summary`, or None) and ``page`` (its address on Neuronpedia, or None); for a token
-    ``vocabulary, token_id, models``.
+    ``vocabulary, token_id, models``. Where the build has heads, a feature has ``heads`` (those that can move it most,
+    each with key and norm) and, where positions are learned, ``positions`` (those that move it most, with weight).
     ``inputs`` and ``outputs`` are frames with the columns of :func:`queries.inputs` (with those of evidence where a
     text was observed): the ``k`` strongest tokens by abs(z), then the ``k`` strongest features. ``complete`` says that
     nothing that was cut belongs among them; ``cut``, ``weight``, ``run`` as in every answer.
@@ -76,8 +77,28 @@ def _feature(graph: Store, node: Node, own: Held) -> dict[str, Any]:
         "descriptions": records(graph, "descriptions", key=node.key),
         "statistics": {name: float(properties[name]) for name in _STATISTICS},
         "evidence": summary(graph, node, own),
+        **_through(graph, node),
         "page": _page(own.neuronpedia_id, node, int(properties["idx"])),
     }
+
+
+def _through(graph: Store, node: Node) -> dict[str, Any]:
+    """What attention heads and learned positions can do to a feature; empty where the build has no heads."""
+    found = records(graph, "feature_heads", key=node.key)[0]
+
+    def pairs(names: str, numbers: str, as_: tuple[str, str]) -> list[dict[str, Any]]:
+        return [
+            {as_[0]: name, as_[1]: float(number)}
+            for name, number in zip(_listed(found[names]), _listed(found[numbers]), strict=True)
+        ]
+
+    heads = pairs("head_keys", "head_norms", ("head", "norm"))
+    positions = pairs("place", "place_weights", ("position", "weight"))
+    return ({"heads": heads} if heads else {}) | ({"positions": positions} if positions else {})
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if hasattr(value, "__len__") else []
 
 
 def _token(node: Node, sets: list[Held]) -> dict[str, Any]:

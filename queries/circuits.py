@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from atlas.errors import BadSetting
-from queries import cuts
+from queries import cuts, through
 from queries.answers import Envelope, choice, count, rows, smallest
 from queries.held import Held, envelope, held, one_or_list, one_set
 from queries.neighbours import BY, Filter, around, size
@@ -61,7 +61,7 @@ class _Found:
 class _Growing:
     def __init__(self, roots: list[Node]) -> None:
         self.nodes = {n.key: _Found(n, n.type, n.layer, n.label, 0, 1.0) for n in roots}
-        self.edges: dict[tuple[str, str, str], tuple[Any, ...]] = {}
+        self.edges: dict[tuple[str, str, str, str], tuple[Any, ...]] = {}
         self.whole = True
         self.bound = 0.0
 
@@ -77,6 +77,7 @@ def circuit(
     by: str = "z",
     live: bool = False,
     min: float | None = None,
+    via: str | None = None,
     set: str | None = None,
 ) -> Circuit:
     """The strongest connections around one node or several: what leads to them, what they lead to, or both.
@@ -89,6 +90,8 @@ def circuit(
     ``by``: what is multiplied instead of abs(z): weight or share, or, where a text was observed, drive, TWERA or
     coactivation, how often both ends are active. ``live``: only edges whose ends are active together on that text.
     ``min`` is in the unit of ``by``. ``attrs["observation"]`` names the text.
+    ``via``: ``heads`` lets edges pass through attention heads too, or one head such as ``L5H3``; they are at attention
+    1, and the column ``via`` names the head.
     ``direction``: ``in`` (what leads to the keys), ``out``, or ``both`` (inwards and outwards, never zigzag).
     ``set``: where short keys belong; what a token excites is followed into this set only.
     ``to``: instead, the union of the ``depth * width`` best paths (:func:`queries.paths`, by product) of at most
@@ -101,12 +104,13 @@ def circuit(
     count("depth", depth)
     count("width", width)
     choice("direction", direction, ("in", "out", "both"))
-    asked = Filter(by=choice("by", by, BY), live=live)
+    asked, heads = Filter(by=choice("by", by, BY), live=live), through.wanted(via)
+    through.refuse_evidence(via, asked.evidence)
     least = smallest("min", min)
     roots, _ = resolve_all(graph, keys, set=set)
     sides = {"in": ("inputs",), "out": ("outputs",), "both": ("inputs", "outputs")}[direction]
     if to is not None:
-        return _between(graph, roots, resolve(graph, to, set=set), depth, width, least, asked)
+        return _between(graph, roots, resolve(graph, to, set=set), depth, width, least, asked, via)
     _refuse_explosion(len(roots) * len(sides), depth, width)
     sets = _scope(held(graph), roots, set)
     growing = _Growing(roots)
@@ -114,7 +118,9 @@ def circuit(
     for one in used if asked.evidence else ():
         cuts.require_observed(one.key, one.observation)
     for side in sides:
-        _grow(graph, growing, [n.key for n in roots], side, depth, width, replace(asked, min=least), sets)
+        _grow(
+            graph, growing, [n.key for n in roots], side, depth, width, replace(asked, min=least), sets, heads and via
+        )
     attrs = envelope(used, by, growing.whole, growing.bound)
     if asked.evidence:
         attrs["observation"] = one_or_list([one.observation for one in used])
@@ -145,6 +151,7 @@ def _grow(
     width: int,
     asked: Filter,
     sets: list[Held],
+    via: str | None,
 ) -> None:
     frontier, seen = list(roots), {*roots}
     for step in range(1, depth + 1):
@@ -155,17 +162,20 @@ def _grow(
             at = growing.nodes[key]
             node = at.node or resolve(graph, key)
             found, left_out = around(graph, node, side, replace(asked, k=budget), node.sets(sets))
+            if via:
+                more, unknown = around(graph, node, side, replace(asked, k=budget, of=via), node.sets(sets))
+                found, left_out = found + more, max(left_out, unknown)
             bound = max(bound, at.score * left_out if left_out >= asked.min else 0.0)
             candidates += [(at.score * size(row, asked.by), key, row["key"], row) for row in found]
-        candidates.sort(key=lambda candidate: (-candidate[0], candidate[1], candidate[2]))
+        candidates.sort(key=lambda candidate: (-candidate[0], candidate[1], candidate[2], candidate[3]["via"]))
         kept = candidates[:budget]
         growing.bound = max(growing.bound, bound)
         growing.whole &= cuts.complete([score for score, *_ in kept], budget, 0.0, bound)
         reached = {}
         for score, key, other, row in kept:
             ends = (other, key) if side == "inputs" else (key, other)
-            kind = _edge_type(growing.nodes[key].type, row["type"], side)
-            growing.edges[*ends, kind] = (row["weight"], row["z"], row["share"])
+            kind = _edge_type(growing.nodes[key].type, row["type"], side) + ("_VIA" if row["via"] else "")
+            growing.edges[*ends, kind, row["via"]] = (row["weight"], row["z"], row["share"])
             known = growing.nodes.get(other)
             if known is None:
                 growing.nodes[other] = _Found(None, row["type"], row["layer"], row["label"], step, score)
@@ -198,7 +208,14 @@ def _refuse_explosion(starts: int, depth: int, width: int) -> None:
 
 
 def _between(
-    graph: Store, roots: list[Node], end: Node, depth: int, width: int, least: float, asked: Filter
+    graph: Store,
+    roots: list[Node],
+    end: Node,
+    depth: int,
+    width: int,
+    least: float,
+    asked: Filter,
+    via: str | None,
 ) -> Circuit:
     """The union of the best paths from each root to the end."""
     if depth * width * depth * len(roots) > LARGEST:
@@ -210,14 +227,15 @@ def _between(
     notes: list[str] = []
     used: list[Held] = []
     by = None if asked.by == "z" else asked.by
-    conditions = Asked(depth * width, by=by, live=asked.live, max_hops=depth, least=least)
+    conditions = Asked(depth * width, by=by, live=asked.live, max_hops=depth, least=least, via=via)
     for root in roots:
         answer = find(graph, root.key, end.key, conditions)
         used += answer.sets
         notes += [answer.note] if answer.note else []
         for path in answer.paths:
             for step in path.steps:
-                growing.edges[step.source, step.target, step.type] = (step.weight, step.z, step.share)
+                kind, _, head = step.type.partition(":")
+                growing.edges[step.source, step.target, kind, head] = (step.weight, step.z, step.share)
             for place, key in enumerate(path.keys):
                 node = resolve(graph, key) if key not in growing.nodes else None
                 known = (
@@ -246,7 +264,7 @@ def _finished(growing: _Growing, roots: list[Node], attrs: Envelope) -> Circuit:
         ((key, n.type, n.layer, n.label, n.depth, n.score) for key, n in growing.nodes.items()),
         key=lambda row: (row[4], -row[5], row[0]),
     )
-    edges = [(source, target, kind, "", *numbers) for (source, target, kind), numbers in growing.edges.items()]
+    edges = [(*ends, *numbers) for ends, numbers in growing.edges.items()]
     circuit = Circuit(rows(nodes, NODES), rows(edges, EDGES), tuple(node.key for node in roots), attrs)
     circuit.nodes.attrs = {**attrs}
     circuit.edges.attrs = {**attrs}

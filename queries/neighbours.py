@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from atlas.errors import BadSetting
-from queries import cuts
+from queries import cuts, through
 from queries.answers import EVIDENCE, NEIGHBOURS, choice, count, from_records, smallest
 from queries.catalog import records
 from queries.held import Held, envelope, held, one_or_list, one_set
@@ -59,6 +59,11 @@ class Filter:
         return NEIGHBOURS | EVIDENCE if self.evidence else NEIGHBOURS
 
     @property
+    def head(self) -> tuple[int, int] | None:
+        """Which head is asked about: (-1, 0) for any; None where connections that pass by none are."""
+        return (-1, 0) if self.of == through.HEADS else through.one_head(self.of)
+
+    @property
     def any_layer(self) -> bool:
         return (self.first, self.last) == (0, LAST_LAYER)
 
@@ -80,7 +85,10 @@ def inputs(
 
     ``keys``: one key or many. With many, the frame begins with a column ``of``, the node that each row belongs to, and
     holds up to ``k`` rows for each.
-    ``of``: all, features, tokens or heads. ``by``: the order, abs(z), abs(weight) or share; where a text was
+    ``of``: ``all`` (features and tokens), ``features``, ``tokens``, or what passes through attention: ``heads``, or one
+    head such as ``L5H3``, its name in the column ``via``. Of a token, ``tokens`` are those whose logit it moves (that
+    move its logit) past everything else. Heads are apart from all others, since their weights are at attention 1 and
+    no bound is known on what was cut. ``by``: the order, abs(z), abs(weight) or share; where a text was
     observed also abs(drive), abs(TWERA) or coactivation, how often both are active. ``live``: only what is active
     together on that text (of logits: those of features that fire). Either adds the columns ``n_both, drive, twera``,
     and ``attrs["observation"]`` names the text. ``sign``: ``+`` or ``-``
@@ -126,25 +134,37 @@ def around(
 
     ``sets``: the node's own set, or the sets whose features a token may have.
     """
+    order: dict[str, Any] = {"by": asked.by, "sign": asked.sign, "min": asked.min, "limit": asked.k}
+    of_set = sets[0].key if len(sets) == 1 else ""
+    if asked.head is not None:
+        layers = None if asked.any_layer else (asked.first, asked.last)
+        found = through.around(graph, node.key, node.type, direction, asked.head, set=of_set, layers=layers, **order)
+        return _strongest(found, asked), cuts.UNKNOWN if found else 0.0
+    if node.type == "Token" and asked.of == "tokens" and asked.any_layer:
+        fixed = {"type": "Token", "layer": None, "via": ""}
+        found = [row | fixed for row in records(graph, through.TOKENS[direction], key=node.key, set=of_set, **order)]
+        return _strongest(found, asked), cuts.UNKNOWN if found else 0.0
     kinds = {
         kind: name
         for kind, name in _QUERIES[node.type, direction].items()
         if asked.of in ("all", kind) and (kind == "features" or asked.any_layer)
     }
-    found: list[dict[str, Any]] = []
+    found = []
     bounds = [0.0]
     for kind, name in kinds.items():
-        parameters: dict[str, Any] = {"by": asked.by, "sign": asked.sign, "min": asked.min, "limit": asked.k}
-        parameters["live"] = int(asked.live)
+        parameters = {**order, "live": int(asked.live)}
         if kind == "features":
             parameters |= {"first": asked.first, "last": asked.last}
         if node.type == "Token":
-            parameters["set"] = sets[0].key if len(sets) == 1 else ""
+            parameters["set"] = of_set
         fixed = {"type": "Feature", "via": ""} if kind == "features" else {"type": "Token", "layer": None, "via": ""}
         found += [row | fixed for row in records(graph, name, key=node.key, **parameters)]
         bounds.append(_bound(graph, node, direction, kind, name, asked, sets))
-    found.sort(key=lambda row: (-size(row, asked.by), row["key"]))
-    return found[: asked.k], max(bounds)
+    return _strongest(found, asked), max(bounds)
+
+
+def _strongest(found: list[dict[str, Any]], asked: Filter) -> list[dict[str, Any]]:
+    return sorted(found, key=lambda row: (-size(row, asked.by), row["key"], row["via"]))[: asked.k]
 
 
 def size(row: Mapping[str, Any], by: str) -> float:
@@ -226,10 +246,13 @@ def _notes(node: Node, direction: str, asked: Filter, found: int, bound: float) 
     if found:
         return []
     noun = direction.removesuffix("s")
-    if asked.of == "heads":
-        return ["this atlas has no connections through attention heads"]
-    if node.type == "Token" and asked.of == "tokens":
-        return [f"a token's {direction} are features; connections between tokens are not in this atlas"]
+    if asked.head is not None and asked.min <= 0:
+        return ["nothing is kept through attention heads here; `atlas ingest --heads` computes it"]
+    if node.type == "Token" and asked.of == "tokens" and asked.min <= 0:
+        return [
+            f"a token's {direction} are features; its direct path to other tokens is not in this atlas, "
+            "`atlas ingest --heads` computes it"
+        ]
     if asked.of == "tokens" and not asked.any_layer:
         return ["tokens have no layer: leave out layer, or ask for features"]
     if asked.min > 0:
@@ -252,8 +275,11 @@ def _cut(by: str, bound: float) -> str:
 
 def _filter(of: str, k: int, by: str, sign: str, least: float | None, layer: str | int | None, live: bool) -> Filter:
     first, last = layer_range(layer)
+    if through.one_head(of) is None:
+        choice("of", of, OF)
+    through.refuse_evidence(of if of == through.HEADS or through.one_head(of) else None, live or by in cuts.EVIDENCE)
     return Filter(
-        choice("of", of, OF),
+        of,
         count("k", k),
         choice("by", by, BY),
         SIGNS[choice("sign", sign, tuple(SIGNS))],

@@ -17,6 +17,7 @@ from queries.neighbours import SIGNS
 from queries.pathsearch import BY, SCORES, Measure, Path, PathSearch
 from queries.resolve import Key, Node, resolve, resolve_all
 from queries.routes import Place, Route
+from queries.through import refuse_evidence, wanted
 
 if TYPE_CHECKING:
     from atlas.stores import Store
@@ -52,6 +53,7 @@ class Asked:
     avoid: Place | Iterable[Place] | None = None
     set: str | None = None
     total: bool = False
+    via: str | None = None
 
     def conditions(self, route: Route) -> str:
         """In words, behind "no path"."""
@@ -89,6 +91,7 @@ def paths(
     max_hops: int | None = None,
     through: Place | Iterable[Place] | None = None,
     avoid: Place | Iterable[Place] | None = None,
+    via: str | None = None,
     sign: str = "both",
     min: float | None = None,
     total: bool = False,
@@ -108,6 +111,8 @@ def paths(
     ``through``: features and layers (``2``, ``"0-3"``) that every path visits, all of them; a path visits one feature
     of a layer at most. ``avoid``: features and layers that no path visits between its ends. ``set``: where short keys
     belong, and whose features are meant between two tokens. A token is an end, never a middle.
+    ``via``: ``heads`` lets every connection pass through an attention head instead, or one head such as ``L5H3``; its
+    type is then ``FEEDS_VIA:L5H3``, and its weight is at attention 1 without the norms around attention.
 
     ``total``: say in ``attrs["total"]`` what all paths under these conditions (but ``sign``) sum to (``signed``, and
     ``absolute``, the sum of the abs), and the part of either that the rows carry; by product or share only.
@@ -120,7 +125,7 @@ def paths(
     if total and score == "bottleneck":
         raise BadSetting("there is no total of bottlenecks; ask for it by product or share")
     parity = SIGNS[choice("sign", sign, tuple(SIGNS))]
-    asked = Asked(k, score, by, live, parity, min_hops, max_hops, smallest("min", min), through, avoid, set, total)
+    asked = Asked(k, score, by, live, parity, min_hops, max_hops, smallest("min", min), through, avoid, set, total, via)
     answer = find(graph, a, b, asked)
     labels = _labels(graph, answer.paths)
     frame = rows(
@@ -194,7 +199,8 @@ def find(graph: Store, a: Key, b: Key | Iterable[Key], asked: Asked) -> Answer:
             raise BadKey(f"{node.key} is an end of these paths; avoid names what may not lie between")
     if route.contradiction:
         return Answer([], [own], route.contradiction)
-    search = PathSearch(graph, own.key, measure, start, route)
+    refuse_evidence(asked.via, measure.evidence)
+    search = PathSearch(graph, own.key, measure, start, route, wanted(asked.via))
     groups = [[end for end in possible if end.type == kind] for kind in ("Feature", "Token")]
     found: list[Path] = []
     signed, absolute = 0.0, 0.0

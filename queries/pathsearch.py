@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from atlas.errors import BadBuild
-from queries import kbest
+from queries import kbest, through
 from queries.catalog import ask
 from queries.cuts import EVIDENCE
 from queries.layered import Graph, Links
@@ -36,6 +36,7 @@ class Step:
     source: str
     target: str
     type: str
+    """of the relationship; through a head with the head behind it, FEEDS_VIA:L5H3"""
     weight: float
     z: float
     share: float
@@ -78,11 +79,18 @@ class Path:
 
 
 class PathSearch:
-    """Paths from one node over the adjacency of one set, by one measure, only as ``route`` allows."""
-
-    def __init__(self, graph: Store, set_key: str, measure: Measure, start: Node, route: Route) -> None:
-        self._store, self._set, self._measure = graph, set_key, measure
-        adjacency = graph.adjacency(set_key)
+    def __init__(
+        self,
+        graph: Store,
+        set_key: str,
+        measure: Measure,
+        start: Node,
+        route: Route,
+        via: tuple[int, int] | None = None,
+    ) -> None:
+        self._store, self._set, self._measure, self._via = graph, set_key, measure, via
+        adjacency = graph.adjacency(set_key, heads=True) if via else graph.adjacency(set_key)
+        self._head = None if adjacency.head is None else np.asarray(adjacency.head)
         if measure.evidence and not adjacency.evidence:
             raise BadBuild(f"the adjacency of {set_key} is without evidence; `atlas doctor --mend` writes it again")
         # Plain arrays over the mapped files: each slice of a memmap would cost microseconds.
@@ -165,6 +173,9 @@ class PathSearch:
         values = np.abs(self._numbers[measure.number][at])
         if measure.by in EVIDENCE:
             values = np.nan_to_num(values)
+        if self._head is not None and self._via is not None and self._via[0] >= 0:
+            head = self._head[at]
+            values = np.where((head < 0) | (head == self._via[0] << 16 | self._via[1]), values, 0)
         if measure.least:
             bounded = values if measure.by else np.abs(self._numbers["z"][at])
             values = np.where(bounded >= measure.least, values, 0)
@@ -173,9 +184,14 @@ class PathSearch:
     def _token_links(self, token: str, query: str) -> pd.DataFrame:
         """A token's kept connections with the set, by the number of the feature."""
         measure = self._measure
-        asked = {"by": measure.by or "z", "min": measure.least, "live": int(measure.live)}
-        found = ask(self._store, query, key=token, set=self._set, limit=_ALL, **asked)
-        return found.assign(node=[self.number(key) for key in found["key"]]).set_index("node").sort_index()
+        asked = {"key": token, "set": self._set, "limit": _ALL, "by": measure.by or "z", "min": measure.least}
+        found = ask(self._store, query, live=int(measure.live), **asked).assign(via="")
+        if self._via is not None:
+            layer, number = self._via
+            more = ask(self._store, f"{query}_via", head_layer=layer, head_number=number, **asked)
+            named = [through.via(row) for row in more[["head_layer", "head"]].to_dict("records")]
+            found = pd.concat([found, more.assign(via=named)])[["key", "weight", "z", "share", "via"]]
+        return found.assign(node=[self.number(key) for key in found["key"]]).set_index("node").sort_index(kind="stable")
 
     def _links(self, frame: pd.DataFrame, allowed: Callable[[np.ndarray], np.ndarray]) -> Links:
         node = frame.index.to_numpy(np.int64)
@@ -208,10 +224,13 @@ class PathSearch:
     def _step(self, source: int, target: int, at: int) -> Step:
         numbers = [float(self._numbers[name][at]) for name in _STATED]
         size = float(self._strength(np.array([at]))[0])
-        return Step(self.key(source), self.key(target), "FEEDS", *numbers, size=size)
+        head = -1 if self._head is None else int(self._head[at])
+        kind = "FEEDS" if head < 0 else f"FEEDS_VIA:L{head >> 16}H{head & 0xFFFF}"
+        return Step(self.key(source), self.key(target), kind, *numbers, size=size)
 
     def _token_step(self, source: str, target: str, kind: str, row: Any) -> Step:
         numbers = [float(row[name]) for name in _STATED]
+        kind = f"{kind}_VIA:{row['via']}" if row["via"] else kind
         return Step(source, target, kind, *numbers, size=abs(float(row[_column(self._measure)])))
 
 

@@ -33,6 +33,12 @@ def card_text(card: Mapping[str, Any], width: int = WIDTH) -> str:
         lines += textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="    ")
     if card.get("evidence"):
         lines += ["", *_fires(card["evidence"], width)]
+    if card.get("heads"):
+        named = [f"{one['head'].rpartition('/')[2]} {number(one['norm'])}" for one in card["heads"]]
+        lines += ["", *_joined([f" MOVED BY heads {named[0]}", *named[1:]], width)]
+    if card.get("positions"):
+        placed = [f"{one['position']} {number(one['weight'])}" for one in card["positions"][:8]]
+        lines += _joined([f" MOVED AT positions {placed[0]}", *placed[1:]], width)
     one_set = isinstance(card.get("set"), str)
     two = width >= 98 and one_set
     room = 45 if two else width - 1

@@ -67,10 +67,11 @@ def paths_text(frame: pd.DataFrame, width: int = WIDTH) -> str:
         steps = f"{path['hops']} {_plural('step', path['hops'])}"
         lines = [f"{path['rank']:>3}  {path['score_kind']} {signed(path['score'])}, {steps}"]
         weights = ["", *(signed(weight) for weight in path["weights"])]
-        for key, kind, label, weight in zip(path["keys"], kinds, path["labels"], weights, strict=True):
+        heads = ["", *(f" via {kind.partition(':')[2]}" if ":" in kind else "" for kind in path["types"])]
+        for key, kind, label, weight, head in zip(path["keys"], kinds, path["labels"], weights, heads, strict=True):
             text = quoted(label) if kind == "Token" else visible(label)
             left = f"     {pad(key, room)}  {pad(weight, 8, right=True)}  "
-            lines.append((left + cut(text, max(12, width - cell_len(left)))).rstrip())
+            lines.append((left + cut(text, max(12, width - cell_len(left) - len(head)))).rstrip() + head)
         blocks.append("\n".join(lines))
     if total := frame.attrs.get("total"):
         blocks.append(_total(total))

@@ -19,7 +19,10 @@ _BY = click.option(
     help="Order.",
 )
 _LIVE = click.option("--live", is_flag=True, help="Only what is active together on the observed text.")
-_OF = click.option("--of", type=click.Choice(["all", "features", "tokens"]), default="all", show_default=True)
+_OF = click.option(
+    "--of", default="all", show_default=True, metavar="all|features|tokens|heads|L5H3", help="Of which kind."
+)
+_VIA = click.option("--via", metavar="heads|L5H3", help="Also through attention heads, or through one.")
 _SCORE = click.option(
     "--score", type=click.Choice(["product", "share", "bottleneck"]), default="product", show_default=True
 )
@@ -142,6 +145,7 @@ def common(output: Output, keys: tuple[str, ...], set_key: str | None, of: str, 
 @_SET
 @click.option("--depth", type=click.IntRange(min=1), default=2, show_default=True, help="Steps from the keys.")
 @click.option("--width", type=click.IntRange(min=1), default=5, show_default=True, help="Edges kept at each node.")
+@_VIA
 @click.option("--direction", type=click.Choice(["in", "out", "both"]), default="in", show_default=True)
 @_BY
 @_LIVE
@@ -187,6 +191,7 @@ def circuit(
     "--through", multiple=True, metavar="PLACE", help="A feature or layer that every path visits; repeatable."
 )
 @_AVOID
+@_VIA
 @_SIGN
 @_EDGES
 @click.option("--total", is_flag=True, help="Also how much of what all paths carry these carry.")

@@ -90,8 +90,11 @@ class Store(Protocol):
         """
         ...
 
-    def adjacency(self, set_key: str) -> Adjacency:
-        """The kept edges of one set as a compact, memory-mapped adjacency that names the run it belongs to."""
+    def adjacency(self, set_key: str, *, heads: bool = False) -> Adjacency:
+        """The kept edges of one set as a compact, memory-mapped adjacency that names the run it belongs to.
+
+        With ``heads`` those through attention heads too; raises BadSetting where none are kept.
+        """
         ...
 
     def doctor(self, *, mend: bool = False) -> pd.DataFrame:

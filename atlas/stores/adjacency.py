@@ -10,6 +10,8 @@ was observed::
     drive.npy, twera.npy   float32 [n_edges] evidence; not a number where it is undefined
     adjacency.json                           the run it belongs to, layers and features of each, and whether it has
                                              the files of evidence
+    via/                                     where the build has heads: the same files of FEEDS and FEEDS_VIA together,
+      head.npy                               and int32, for each -1 or the head it passes through: layer << 16 | number
 
 Written beside an atlas when a build is loaded. It names its run and refuses to answer for another.
 """
@@ -22,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from atlas.errors import BadBuild
+from atlas.errors import BadBuild, BadSetting
 from atlas.staging import Build
 
 _COLUMNS = ("weight", "z", "share")
@@ -45,6 +47,8 @@ class Adjacency:
     share: np.ndarray
     evidence: dict[str, np.ndarray] = field(default_factory=dict)
     """by the names of :data:`EVIDENCE`; empty where nothing was observed"""
+    head: np.ndarray | None = None
+    """which head each edge passes through, layer << 16 | number; -1 for none. Where it is asked for"""
 
 
 def write(build: Build, folder: Path) -> None:
@@ -67,18 +71,50 @@ def write(build: Build, folder: Path) -> None:
     for file in files.values():
         file.flush()
     np.save(folder / "offsets.npy", np.cumsum(counts))
+    if "FEEDS_VIA" in getattr(build, "kinds", ()):
+        _write_via(build, folder / "via", len(counts) - 1)
     described = {"run": build.run, "layers": build.layers, "features_per_layer": build.features_per_layer}
     described["observed"] = seen
     (folder / "adjacency.json").write_text(json.dumps(described))
 
 
-def read(folder: Path, run: str) -> Adjacency:
-    """Map an adjacency into memory. Raises :class:`atlas.errors.BadBuild` where it is absent or of another run."""
+def _write_via(build: Build, folder: Path, n_features: int) -> None:
+    """FEEDS and FEEDS_VIA in one order, by target, source and head; sorted in memory, some 40 B an edge."""
+    folder.mkdir()
+    parts: list[tuple[np.ndarray, ...]] = []
+    for kind in ("FEEDS", "FEEDS_VIA"):
+        for table in build.edges(kind):
+            columns = [table[name].to_numpy() for name in ("target", "source", *_COLUMNS)]
+            head = np.full(len(table), -1, np.int32)
+            if kind == "FEEDS_VIA" and len(table):
+                head[:] = (table["layer"].to_numpy() << 16) | table["head"].to_numpy()
+            parts.append((*columns, head))
+    target, source, *numbers = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    # files of heads come by layer and number, so a stable order leaves heads ascending
+    order = np.argsort(target.astype(np.int64) << 32 | source, kind="stable")
+    np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(np.bincount(target, minlength=n_features))]))
+    for name, column in zip(("source", *_COLUMNS, "head"), (source, *numbers), strict=True):
+        np.save(folder / f"{name}.npy", column[order])
+
+
+def read(folder: Path, run: str, *, heads: bool = False) -> Adjacency:
+    """Map an adjacency into memory; with ``heads``, one whose edges also pass through attention heads.
+
+    Raises :class:`atlas.errors.BadBuild` where it is absent or of another run, and
+    :class:`atlas.errors.BadSetting` where nothing is kept through heads.
+    """
+    if heads and not (folder / "via").is_dir() and (folder / "adjacency.json").exists():
+        raise BadSetting(
+            "nothing is kept through attention heads here; `atlas ingest --heads` computes it (a server's atlas needs "
+            "its build on this machine)"
+        )
+    place = folder / "via" if heads else folder
     try:
         described = json.loads((folder / "adjacency.json").read_text())
-        found = EVIDENCE if described.pop("observed", False) else ()
-        names = ("offsets", "source", *_COLUMNS, *found)
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
+        seen = described.pop("observed", False)
+        found = EVIDENCE if seen and not heads else ()
+        names = ("offsets", "source", *_COLUMNS, *found, *(["head"] if heads else []))
+        arrays = {name: np.load(place / f"{name}.npy", mmap_mode="r") for name in names}
     except (OSError, ValueError) as error:
         raise BadBuild(f"{folder} holds no adjacency ({error}); `atlas doctor --mend` writes it again") from error
     if described["run"] != run:

@@ -80,12 +80,12 @@ class EmbeddedStore:
             self._index = index.Index(self._current / INDEX)
         return self._index.search(text, limit)
 
-    def adjacency(self, set_key: str) -> Adjacency:
+    def adjacency(self, set_key: str, *, heads: bool = False) -> Adjacency:
         entry = self._entry(set_key)
         if entry is None:
             held = ", ".join(entry["set"] for entry in self._state["builds"]) or "nothing"
             raise BadKey(f"{set_key!r} is no set of {self.address}; it holds {held}")
-        return adjacency.read(_adjacency(self._current, set_key), entry["run"])
+        return adjacency.read(_adjacency(self._current, set_key), entry["run"], heads=heads)
 
     def create(self) -> None:
         self._writing()

@@ -52,8 +52,11 @@ _EVIDENCE = "".join(
 )
 
 
-def get(ask: Ask, address: str, set_key: str) -> Adjacency:
-    """The adjacency of a set, from this machine if it was asked for before. Raises BadKey for no set."""
+def get(ask: Ask, address: str, set_key: str, *, heads: bool = False) -> Adjacency:
+    """The adjacency of a set, from this machine if it was asked for before. Raises BadKey for no set.
+
+    Edges through heads are not fetched: they are there where the set's build is on this machine, else BadSetting.
+    """
     found = ask(_SET, set=set_key)
     if found.empty:
         raise BadKey(f"{set_key!r} is no set of {address}; `atlas sets` lists them")
@@ -68,7 +71,7 @@ def get(ask: Ask, address: str, set_key: str) -> Adjacency:
                 (scratch / "whole").rename(folder)
         finally:
             shutil.rmtree(scratch)
-    return adjacency.read(folder, about["run"])
+    return adjacency.read(folder, about["run"], heads=heads)
 
 
 def place(set_key: str, run: str, observation: str) -> Path:

@@ -188,8 +188,8 @@ class Neo4jStore:
         asked = functools.partial(self._managed, fulltext.QUERY, fulltext.parameters(words, limit))
         return fulltext.frame(self._settled(asked, self._timeout)[1], typed, limit)
 
-    def adjacency(self, set_key: str) -> Adjacency:
-        return fetched.get(self.run, self.address, set_key)
+    def adjacency(self, set_key: str, *, heads: bool = False) -> Adjacency:
+        return fetched.get(self.run, self.address, set_key, heads=heads)
 
     def doctor(self, *, mend: bool = False) -> pd.DataFrame:
         with connection.translated(self._place), self._session() as session:

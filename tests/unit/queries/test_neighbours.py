@@ -159,7 +159,7 @@ def test_many_keys_give_the_rows_of_each_below_each_other(asked: Asked):
     [
         ("toy/0-tc-40/1", {"of": "features"}, "has no input of this kind"),
         ("toy/2-tc-40/1", {"min": 1e6}, "no input passes min 1e+06"),
-        ("toy/2-tc-40/1", {"of": "heads"}, "no connections through attention heads"),
+        ("toy/2-tc-40/1", {"of": "heads"}, "nothing is kept through attention heads here"),
         ("tok:toy-words/1", {"of": "tokens"}, "inputs are features"),
         ("toy/2-tc-40/1", {"of": "tokens", "layer": "0-1"}, "tokens have no layer"),
     ],

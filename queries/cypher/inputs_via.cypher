@@ -1,0 +1,20 @@
+// The earlier features that one feature reads through attention heads, strongest first.
+// $key: text        the feature
+// $by: text = "z"   what the order and $min go by: z, weight or share
+// $sign: int = 0    1 for positive weights only, -1 for negative only, 0 for both
+// $min: float = 0   smallest size to return
+// $first: int = 0      only features of this layer or later
+// $last: int = 999999  only features of this layer or earlier
+// $head_layer: int = -1   only through a head of this layer; all if below 0
+// $head_number: int = 0   and with this number
+// $limit: int = 20  how many to return
+// -> key: text, layer: int, label: text, head_layer: int, head: int, weight: float, z: float, share: float
+MATCH (:Feature {key: $key})<-[e:FEEDS_VIA]-(n:Feature)
+WHERE n.layer >= $first AND n.layer <= $last AND e.weight * $sign >= 0
+  AND ($head_layer < 0 OR (e.layer = $head_layer AND e.head = $head_number))
+WITH n, e, CASE WHEN $by = 'weight' THEN abs(e.weight) WHEN $by = 'share' THEN e.share ELSE abs(e.z) END AS size
+WHERE size >= $min
+RETURN n.key AS key, n.layer AS layer, n.label AS label, e.layer AS head_layer, e.head AS head, e.weight AS weight, e.z AS z,
+  e.share AS share
+ORDER BY size DESC, key, head_layer, head
+LIMIT $limit
