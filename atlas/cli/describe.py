@@ -237,6 +237,10 @@ def _score(subject: Any, found: Descriptions, text: str, tokens: int | None, qui
         seen = scores.look(subject, text, Path(folder), tokens, show)
     runs = [found, *(one for one in _others(found) if "atlas-llm" not in one.method and one.method != "neuronpedia")]
     click.echo("\n" + present.table(scores.table(subject, seen, runs, open_evidence(subject))))
+    if found.method == "atlas":
+        tracks = scores.by_confidence(subject, seen, found)
+        click.echo("\n" + present.table(tracks))
+        click.echo(f"\nconfidence and average precision: Spearman {tracks.attrs.get('spearman', float('nan')):.2f}")
 
 
 def _others(found: Descriptions) -> list[Descriptions]:

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy.sparse import csc_array
+from scipy.stats import spearmanr
 
 from atlas.descriptions import Descriptions
 from atlas.stores import Progress
@@ -115,6 +116,30 @@ def table(subject: Subject, seen: Seen, runs: list[Descriptions], evidence: Evid
     return pd.DataFrame(rows, columns=["layer", "predictor", "features", *FIGURES, "described", "alone"]).astype(
         {"predictor": "str"}
     )
+
+
+def by_confidence(subject: Subject, seen: Seen, run: Descriptions) -> pd.DataFrame:
+    """Whether a description's confidence says how good it is: figures by quarter of confidence, least first.
+
+    Columns ``confidence`` (from and to), ``features``, then :data:`FIGURES`; of features that fire :data:`LEAST` times.
+    ``attrs["spearman"]``: of confidence with average precision over these features.
+    """
+    details = run.details()
+    confidence = dict(zip(details["feature"].to_pylist(), details["confidence"].to_pylist(), strict=True))
+    fires = np.asarray(seen.fires.sum(axis=0)).ravel()
+    said = described(run, subject)
+    chosen = sorted((f for f in said if fires[f] >= LEAST), key=lambda f: (confidence[f], f))
+    figures = np.array([judge(said[f], f, seen) for f in chosen]).reshape(-1, len(FIGURES))
+    rows = []
+    for part in np.array_split(np.arange(len(chosen)), 4):
+        if len(part):
+            low, high = confidence[chosen[part[0]]], confidence[chosen[part[-1]]]
+            rows.append((f"{low:.2f} to {high:.2f}", len(part), *figures[part].mean(axis=0).tolist()))
+    frame = pd.DataFrame(rows, columns=["confidence", "features", *FIGURES]).astype({"confidence": "str"})
+    if len(chosen) > 2:
+        ranked = spearmanr([confidence[f] for f in chosen], figures[:, FIGURES.index("ap")])
+        frame.attrs["spearman"] = float(ranked.statistic)
+    return frame
 
 
 def described(found: Descriptions, subject: Subject) -> dict[int, dict[int, float]]:

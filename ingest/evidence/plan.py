@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from ingest.evidence import corpus as texts
-from ingest.evidence.capture import Reader
+from ingest.evidence.capture import Batch, Reader
 from ingest.evidence.corpus import Request
 from ingest.evidence.counting import Shape, Sums
 from ingest.evidence.observe import Options, Subject
 
 _TRIAL = 8192
 """positions that are timed"""
+_ROWS = 4096
+"""features whose sums are timed"""
 _FIRE_BYTES = 8
 
 
@@ -25,7 +27,10 @@ class Plan:
     set_key: str
     positions: int | None
     """None: as many as the text has"""
-    seconds_a_position: float
+    reading: float
+    """seconds a position: the model and all encoders"""
+    counting: float
+    """seconds a position: sums of all features, on the CPU, every block's reading of what fired included"""
     l0: float
     """features that fire at a position, over all layers"""
     memory: int
@@ -41,7 +46,8 @@ class Plan:
         unit = "" if self.positions else " a million positions"
         lines = [
             f"{self.set_key}: {count}; {self.l0:.0f} features fire at a position",
-            f"time    {self.seconds_a_position * n / 60:,.1f} min{unit} on {self.device}, by a trial just run",
+            f"time    {_time((self.reading + self.counting) * n)}{unit}, by a trial just run: model and encoders on "
+            f"{self.device} {_time(self.reading * n)}, counting on the CPU {_time(self.counting * n)}",
             f"memory  {self.memory / 1e9:.2f} GB of sums, whatever the length of the text",
         ]
         if self.blocks > 1:
@@ -59,22 +65,53 @@ def plan(subject: Subject, request: Request, options: Options) -> Plan:
     shape = Shape(np.cumsum([0, *subject.shape_of]), subject.weights.n_vocab, options.examples)
     blocks = shape.blocks(options.memory)
     reader = Reader(subject.runner, subject.source)
-    sums = Sums(shape, range(min(len(blocks[0]), 4096)))
-    seconds, positions, fired = 0.0, 0, 0
-    for start in range(0, len(text), windows):
+    # The last rows have the most sources; what they cost is scaled by the pairs that all rows visit.
+    some = Sums(shape, range(max(shape.n_features - min(_ROWS, len(blocks[-1])), 0), shape.n_features))
+    nothing = Sums(shape, range(1))
+    reading = counting = again = 0.0
+    batch = None
+    for start in range(0, len(text), windows):  # the last counts: the first also compiles and warms up
         ids = text.windows(start, min(start + windows, len(text)))
         began = time.perf_counter()
         batch = reader.read(ids, text.counted(ids, *subject.special), start)
-        sums.add(batch)
-        seconds = time.perf_counter() - began  # the last: the first also compiles and warms up
-        positions, fired = len(batch.token), len(batch.feature)
+        reading = time.perf_counter() - began
+        counting, again = _timed(some, batch), _timed(nothing, batch)
+    assert batch is not None
+    positions, fired = max(len(batch.token), 1), len(batch.feature)
+    every, counted = _visits(batch, shape.first, 0), _visits(batch, shape.first, some.rows.start)
+    scale = every / max(counted, 1)
     return Plan(
         set_key=subject.build.set_key,
         positions=request.tokens,
-        seconds_a_position=seconds / max(positions, 1),
-        l0=fired / max(positions, 1),
+        reading=reading / positions,
+        counting=(max(counting - again, 0.0) * scale + again * len(blocks)) / positions,
+        l0=fired / positions,
         memory=max(sum(shape.row_bytes(row) for row in block) for block in blocks[:1]),
         blocks=len(blocks),
-        disk=0 if len(blocks) == 1 else int(_FIRE_BYTES * fired / max(positions, 1)) + 24,
+        disk=0 if len(blocks) == 1 else int(_FIRE_BYTES * fired / positions) + 24,
         device=str(subject.runner.device),
     )
+
+
+def _timed(sums: Sums, batch: Batch) -> float:
+    began = time.perf_counter()
+    sums.add(batch)
+    return time.perf_counter() - began
+
+
+def _visits(batch: Batch, first: np.ndarray, lowest: int) -> int:
+    """Pairs of firings at one position that are counted for targets from row ``lowest`` on, and the firings."""
+    position = np.repeat(np.arange(len(batch.token)), np.diff(batch.start))
+    layer = np.searchsorted(first, batch.feature, side="right") - 1
+    counts = np.zeros((len(batch.token), len(first) - 1), np.int64)
+    np.add.at(counts, (position, layer), 1)
+    earlier = np.cumsum(counts, axis=1) - counts
+    wanted = batch.feature >= lowest
+    return int(earlier[position[wanted], layer[wanted]].sum() + wanted.sum())
+
+
+def _time(seconds: float) -> str:
+    for unit, length, least in (("days", 86400, 2 * 86400), ("h", 3600, 2 * 3600), ("min", 60, 60)):
+        if seconds >= least:
+            return f"{seconds / length:,.1f} {unit}"
+    return f"{seconds:.1f} s"

@@ -8,6 +8,7 @@ observed already is found again under ``ATLAS_HOME``.
 
 from __future__ import annotations
 
+import tempfile
 import time
 from pathlib import Path
 
@@ -142,8 +143,9 @@ def main(out: Path | None, tokens: int | None, sources: int, targets: int, windo
     asked = f" --tokens {tokens}" if tokens else ""
     asked += f" --sources {sources} --targets {targets} --windows {windows}"
     layers = seen.layers().to_pandas()[["layer", "l0", "explained", "inv_sigma", "dead", "always_on"]]
-    text = prepare(request, subject.tokenizer, subject.weights.n_vocab, build.path / "observations" / ".figures")
-    measured = causal.effects(subject, seen, text, sources=sources, targets=targets, windows=windows)
+    with tempfile.TemporaryDirectory() as folder:
+        text = prepare(request, subject.tokenizer, subject.weights.n_vocab, Path(folder))
+        measured = causal.effects(subject, seen, text, sources=sources, targets=targets, windows=windows)
     ratio = causal.size(measured).rename(columns=lambda name: name if isinstance(name, str) else f"{name:.0%}")
     halves = [observe(subject, Request(text=request.text, tokens=tokens, part=(k, 2))) for k in (1, 2)]
     known = {

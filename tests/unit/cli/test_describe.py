@@ -180,6 +180,7 @@ def test_scores_on_held_out_text_name_every_predictor_and_layer(run: Run, made: 
     table = said[said.index("predictor") :]
     for name in ("atlas", "raw weight", "max activating"):
         assert table.count(f"{name} ") == N_LAYERS
+    assert "confidence and average precision: Spearman" in said
     refused(run("describe", SET, *LOOSE, "--score", tmp_path / "none.txt"), "none.txt", "not there")
 
 

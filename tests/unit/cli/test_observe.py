@@ -96,7 +96,7 @@ def test_a_dry_run_says_the_cost_and_stages_nothing(run: Run, home: Path):
     code, said, _ = run("observe", SET, "--text", home / "one.txt", "--dry-run", "--device", "cpu")
 
     assert code == 0
-    for word in ("min", "GB", "features fire at a position", "on cpu"):
+    for word in ("time ", "GB", "features fire at a position", "on cpu", "counting on the CPU"):
         assert word in said
     assert not list(home.glob("builds/*/observations/*"))
     _, large, _ = run(

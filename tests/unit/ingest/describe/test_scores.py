@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.sparse import csc_array
+from scipy.stats import spearmanr
 
 from ingest.describe import Request, describe, open_evidence
-from ingest.describe.scores import LEAST, Seen, described, judge, look, table
+from ingest.describe.scores import LEAST, Seen, by_confidence, described, judge, look, table
 from ingest.evidence.observe import Subject
 from tests.unit.ingest.describe.small import BOS, Small
 
@@ -75,3 +76,11 @@ def test_counts_on_text_are_those_of_the_model_and_halves_do_not_mix(subject: Su
     expected = np.mean([judge(said[feature], feature, seen) for feature in layer_0], axis=0)
     assert list(first[["precision", "recall", "auc", "ap"]]) == pytest.approx(expected.tolist())
     assert 0 < first["alone"] <= 1
+    tracks = by_confidence(subject, seen, found)
+    confidence = dict(zip(*(found.details()[name].to_pylist() for name in ("feature", "confidence")), strict=True))
+    chosen = [feature for feature in said if seen.fires[:, [feature]].sum() >= LEAST]
+    assert tracks["features"].sum() == len(chosen)
+    ap = [judge(said[feature], feature, seen)[3] for feature in chosen]
+    assert np.average(tracks["ap"], weights=tracks["features"]) == pytest.approx(np.mean(ap))
+    assert tracks["confidence"].iloc[0].startswith(f"{min(confidence[feature] for feature in chosen):.2f}")
+    assert tracks.attrs["spearman"] == pytest.approx(spearmanr([confidence[f] for f in chosen], ap).statistic)
