@@ -153,6 +153,8 @@ class CrossLayerSet:
         for place in dict.fromkeys((parts.encoder, parts.decoder)):
             shapes = read_shapes(place.folder, place.name, layer)
             named = {name: self._known(name, layer) for name in shapes}
+            if len(set(named.values())) < len(named):
+                raise BadTranscoder(f"layer {layer}: {place.name} has one tensor under two names ({', '.join(named)})")
             found |= canonical({named[name]: shape for name, shape in shapes.items()}, layer, needed=())
         missing = [name for name in (*_ENCODER, "w_dec") if name not in found]
         if missing:

@@ -7,6 +7,7 @@ tensor of a file must be understood: one left out could change every edge.
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -211,19 +212,23 @@ def _npz_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     unpacked(path)
     found = {}
     with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            with archive.open(name) as array:
+        for member in archive.infolist():
+            name = member.filename
+            with archive.open(member) as array:
                 version = np.lib.format.read_magic(array)
                 read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
                 shape, _, dtype = read(array)
                 if dtype.hasobject:
                     raise ValueError(f"{name} is an array of objects")
+                told = array.tell() + math.prod(shape) * dtype.itemsize
+                if told != member.file_size or min(shape, default=0) < 0:
+                    raise ValueError(f"{name} says that it has {told:,} bytes and has {member.file_size:,}")
                 found[name.removesuffix(".npy")] = tuple(shape) or (1,)
     return found
 
 
 def _npz(path: Path) -> dict[str, Tensor]:
-    unpacked(path)
+    _npz_shapes(path)  # what the headers say of their sizes is made room for before it is read
     with np.load(path, allow_pickle=False) as arrays:
         return {name: torch.from_numpy(np.atleast_1d(arrays[name])) for name in arrays.files}
 

@@ -108,6 +108,9 @@ class LanguageModelSAERunnerConfig:
         self.hook_point_layer, self.is_transcoder, self.dtype = layer, True, torch.float32
 
 
+NAMES = ("W_enc", "b_enc", "W_dec", "b_dec", "b_dec_out")
+
+
 def pchlenski(folder: Path) -> dict[int, Layer]:
     """Pickles of torch, with an object of ``sae_training.config.LanguageModelSAERunnerConfig`` inside."""
     found = {}
