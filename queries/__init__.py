@@ -12,7 +12,8 @@ what the rows rest on (:mod:`queries.answers`)::
 
 What is there: :func:`models`, :func:`sets`. Nodes: :func:`search`, :func:`similar`, :func:`card`, :func:`resolve`.
 Neighbours: :func:`inputs`, :func:`outputs`, :func:`common`, :func:`matrix`. Further: :func:`circuit`, :func:`paths`,
-:func:`reach`. Shapes: :func:`motifs`, :func:`motif_instances`, :func:`hubs`.
+:func:`reach`. Shapes: :func:`motifs`, :func:`motif_instances`, :func:`hubs`. Across sets: :func:`compare`,
+:func:`keep`, :func:`matches_of`, :func:`translate`.
 Evidence: :func:`examples`, :func:`fired`, :func:`fired_edges`, :func:`run_of`. In Cypher: :func:`catalog`,
 :func:`query`, :func:`query_text`, :func:`cypher`.
 
@@ -22,6 +23,7 @@ Wherever a node is asked for, any text that :func:`atlas.model.parse` reads will
 from queries.cards import card
 from queries.catalog import catalog, cypher, query, query_text
 from queries.circuits import Circuit, circuit
+from queries.compare import compare, keep, matches_of
 from queries.contents import models, sets
 from queries.evidence import examples, fired, fired_edges, run_of
 from queries.matrices import matrix
@@ -33,20 +35,25 @@ from queries.resolve import Node, resolve
 from queries.search import search
 from queries.shared import common
 from queries.similar import similar
+from queries.translate import Translation, translate
 
 __all__ = [
     "Circuit",
     "Node",
+    "Translation",
     "card",
     "catalog",
     "circuit",
     "common",
+    "compare",
     "cypher",
     "examples",
     "fired",
     "fired_edges",
     "hubs",
     "inputs",
+    "keep",
+    "matches_of",
     "matrix",
     "models",
     "motif_instances",
@@ -61,4 +68,5 @@ __all__ = [
     "search",
     "sets",
     "similar",
+    "translate",
 ]

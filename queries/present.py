@@ -22,6 +22,8 @@ from queries.present_evidence import examples_text
 from queries.present_graph import graph_json
 from queries.present_motifs import instances_text, motifs_text
 from queries.present_text import footer, paths_text, table
+from queries.present_translation import translation_text
+from queries.translate import Translation
 
 __all__ = [
     "card_json",
@@ -36,6 +38,8 @@ __all__ = [
     "table",
     "to_csv",
     "to_json",
+    "translation_json",
+    "translation_text",
 ]
 
 _UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -66,6 +70,11 @@ def circuit_as(form: str, circuit: Circuit) -> str:
     if form == "neuronpedia":
         return graph_json(circuit)
     return FORMS[form](circuit)
+
+
+def translation_json(image: Translation) -> str:
+    """A circuit and its image in another set as JSON: ``nodes``, ``edges``, then what they rest on."""
+    return _json({"nodes": _records(image.nodes), "edges": _records(image.edges), **image.attrs})
 
 
 def cypher_script(noted: Iterable[tuple[str, Mapping[str, Any]]]) -> str:

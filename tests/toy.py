@@ -116,17 +116,22 @@ def write(
     density: float = 0.4,
     seed: int = 0,
     neuronpedia_id: str = "",
+    copied: tuple[int, tuple[float, ...]] | None = None,
 ) -> Toy:
     """Write a build into a new folder and return it with its truth; the same arguments give the same bytes.
 
     ``sizes``: features of each layer. ``layers``: their numbers, 0, 1, … if not said. ``density``: the part of each row
-    and of each column that is kept, strongest first; 1.0 keeps all but exact zeros.
+    and of each column that is kept, strongest first; 1.0 keeps all but exact zeros. ``copied``: (seed, noise) for the
+    set of the same other arguments with the features of each layer in another order (:func:`within_layers`), and noise
+    of so many deviations, by layer, on the weights from and to tokens.
     """
     layers = tuple(range(len(sizes))) if layers is None else layers
     settings = {"density": density, "seed": seed, "sizes": sizes, "layers": layers, "n_tokens": n_tokens}
+    if copied:
+        settings["copied"] = copied
     inputs = {"model": model, "set": set, "vocabulary": vocabulary}
     run = _hash(_json({"inputs": inputs, "settings": settings}).encode())[:12]
-    graph = Weights(np.random.default_rng(seed), sizes, n_tokens, density)
+    graph = Weights(np.random.default_rng(seed), sizes, n_tokens, density, copied)
     tokens = [
         {"key": f"tok:{vocabulary}/{i}", "vocabulary": vocabulary, "token_id": i, "text": text}
         for i, text in enumerate(_texts(n_tokens))

@@ -17,14 +17,29 @@ WeightedRow = tuple[int, int, float, float, float]
 class Weights:
     """Dense random weights, their statistics, and what is kept of them."""
 
-    def __init__(self, rng: np.random.Generator, sizes: tuple[int, ...], n_tokens: int, density: float) -> None:
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        sizes: tuple[int, ...],
+        n_tokens: int,
+        density: float,
+        copied: tuple[int, tuple[float, ...]] | None = None,
+    ) -> None:
         n_features = sum(sizes)
         self.first = np.concatenate([[0], np.cumsum(sizes)])
         self.layer = np.repeat(np.arange(len(sizes)), sizes)
         self.activates = _weights(rng, (n_tokens, n_features))
         promotes = _weights(rng, (n_features, n_tokens))
+        order = np.arange(n_features)
+        if copied:
+            order = within_layers(sizes, copied[0])
+            other, noise = np.random.default_rng(copied[0] + 1), np.repeat(copied[1], sizes)
+            self.activates = _noisy(other, self.activates[:, order], noise[None, :])
+            promotes = _noisy(other, promotes[order], noise[:, None])
         self.promotes = promotes - promotes.mean(axis=1, keepdims=True)  # logits are centred over the vocabulary
-        self.feeds = _weights(rng, (n_features, n_features)) * (self.layer[:, None] < self.layer[None, :])
+        self.feeds = _weights(rng, (n_features, n_features))[np.ix_(order, order)] * (
+            self.layer[:, None] < self.layer[None, :]
+        )
         # Sources of different layers have different scales in real models; so they do here.
         self.feeds = (self.feeds * np.exp(-self.layer)[:, None]).astype(np.float32)
         self.norms = rng.uniform(0.5, 2.0, (5, n_features)).astype(np.float32)
@@ -76,6 +91,18 @@ class Weights:
             "FEEDS": _rows(self.feeds, self.feeds_z, self.into_features, self.keeps_feeds),
             "PROMOTES": sorted(_rows(self.promotes, promotes_z, self.into_logits, self.keeps_promotes)),
         }
+
+
+def within_layers(sizes: tuple[int, ...], seed: int) -> np.ndarray:
+    """The features of each layer in another order: the old number of each new one; int64 [n_features]."""
+    rng = np.random.default_rng(seed)
+    first = np.concatenate([[0], np.cumsum(sizes)])
+    return np.concatenate([start + rng.permutation(size) for start, size in zip(first, sizes, strict=False)])
+
+
+def _noisy(rng: np.random.Generator, weights: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    added = weights + noise * rng.normal(size=weights.shape).astype(np.float32)
+    return np.where(weights == 0, 0, added).astype(np.float32)
 
 
 def _weights(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:

@@ -17,7 +17,7 @@ from atlas.errors import AtlasError
 _FAMILIES = {
     "Make an atlas": ("sources", "ingest", "load", "builds", "train", "describe", "observe"),
     "Look at it": ("models", "sets", "search", "card", "inputs", "outputs", "common", "similar", "examples", "fires"),
-    "Follow it": ("circuit", "paths", "reach", "motifs"),
+    "Follow it": ("circuit", "paths", "reach", "motifs", "compare"),
     "Ask in Cypher": ("query", "cypher"),
     "Keep it": ("remove", "doctor", "export", "import"),
 }

@@ -157,16 +157,32 @@ def common(output: Output, keys: tuple[str, ...], set_key: str | None, of: str, 
     default="text",
     show_default=True,
 )
+@click.option("--in", "there", metavar="MODEL/SET", help="Beside it, the same circuit in another set, by its matches.")
 def circuit(
-    output: Output, keys: tuple[str, ...], set_key: str | None, minimum: float | None, form: str, **options: Any
+    output: Output,
+    keys: tuple[str, ...],
+    set_key: str | None,
+    minimum: float | None,
+    form: str,
+    there: str | None,
+    **options: Any,
 ) -> None:
-    """The bounded subgraph around some nodes, or between two."""
+    """The bounded subgraph around some nodes, or between two; the same circuit in another set."""
     import queries
     from queries import present
 
+    if there and form not in ("text", "json"):
+        raise click.UsageError("--in is answered as text, --format json or --csv")
     with opened(output) as graph:
         found = queries.circuit(graph, list(keys), set=set_key, min=minimum, **options)
-        if output.csv:
+        if there:
+            image = queries.translate(graph, found, there)
+            if output.csv:
+                answer(output, image.edges)
+            elif not output.show_cypher:
+                as_json = output.json or form == "json"
+                click.echo(present.translation_json(image) if as_json else present.translation_text(image))
+        elif output.csv:
             answer(output, found.edges)
         elif not output.show_cypher:
             click.echo(present.circuit_as("json" if output.json else form, found))

@@ -1,4 +1,4 @@
-"""Questions about a whole set: shapes that recur, features that are hubs."""
+"""Questions about whole sets: shapes that recur, features that are hubs, what stands for what in another set."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SHAPES = ["chain", "fan-in", "fan-out", "feed-forward-loop", "bi-fan"]
     show_default=True,
     help="Rewired sets to compare with; each costs about as much again as counting.",
 )
-@click.option("--rounds", type=click.IntRange(min=1), default=10, show_default=True, help="Of swaps before a sample.")
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Of swaps before a sample.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the rewiring.")
 @click.option("--min", "minimum", type=click.FloatRange(min=0), help="Only edges of this abs(z) or more.")
 @click.option("--instances", type=click.IntRange(min=1), metavar="N", help="Instead, the N strongest of the shape.")
@@ -62,3 +62,43 @@ def motifs(output: Output, set_key: str | None, minimum: float | None, **options
             with progress(output.quiet or not sys.stderr.isatty()) as show:
                 found = queries.motifs(graph, set_key, min=minimum, progress=show, **options)
             answer(output, found, text=present.motifs_text)
+
+
+@click.command()
+@question
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@click.option(
+    "--by",
+    type=click.Choice(["tokens", "inputs", "outputs", "description", "all"]),
+    default="tokens",
+    show_default=True,
+    help="What is compared.",
+)
+@click.option("-k", type=click.IntRange(min=1), default=20, show_default=True, help="How many.")
+@click.option("--only", type=click.Choice(["a", "b"]), help="Instead, what only one of them has.")
+@click.option(
+    "--max-p",
+    "p",
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    default=0.01,
+    show_default=True,
+    help="How often chance may find a counterpart as good.",
+)
+@click.option("--samples", type=click.IntRange(min=1), default=10, show_default=True, help="Sets drawn by chance.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the draws.")
+@click.option("--keep", "kept", is_flag=True, help="Keep the mutual ones as MATCHES in the atlas.")
+def compare(output: Output, a: str, b: str, k: int, only: str | None, kept: bool, **options: Any) -> None:
+    """Two models or sets: features that stand for each other, and what only one has."""
+    import queries
+    from queries.compare import first
+
+    if kept and only:
+        raise click.UsageError("--keep and --only exclude each other")
+    with opened(output) as graph, progress(output.quiet or not sys.stderr.isatty()) as show:
+        found = queries.compare(graph, a, b, only=only, k=None if kept else k, progress=show, **options)
+    if kept:
+        count = queries.keep(found, output.store)
+        found = first(found, k)
+        found.attrs["note"] += f"; {count:,} kept as MATCHES"
+    answer(output, found)

@@ -29,6 +29,7 @@ SAMPLES: dict[str, Any] = {
     "head_key": "toy/L1H0",
     "head": 0,
     "layer": 1,
+    "vocabulary": "toy-words",
 }
 TOKEN_KEYED = {
     "token",
@@ -39,7 +40,19 @@ TOKEN_KEYED = {
     "predicted_tokens",
     "predicting_tokens",
 }
-NOTHING_YET = {"features_by_description", "descriptions", "description_runs", "said"}
+OTHERS: dict[str, dict[str, Any]] = {
+    "counterparts": {"set": "other/tc-x"},
+    "token_edge": {"source": "tok:toy-words/1", "target": "toy/0-tc-40/0"},
+    "logit_edge": {"source": "toy/0-tc-40/0", "target": "tok:toy-words/1"},
+}
+NOTHING_YET = {
+    "features_by_description",
+    "descriptions",
+    "description_runs",
+    "said",
+    "matches",
+    "matched_sets",
+}
 
 OF_HEADS = {name for name in NAMES if name.endswith("_via") or name.startswith(("head_", "predict"))}
 """asked of an atlas with heads in test_through.py"""
@@ -52,7 +65,7 @@ def body(text: str) -> str:
 def sample(name: str) -> dict[str, Any]:
     needed = [p.name for p in find(name).parameters if p.default is None]
     given = {parameter: SAMPLES[parameter] for parameter in needed}
-    return given | ({"key": "tok:toy-words/1"} if name in TOKEN_KEYED else {})
+    return given | ({"key": "tok:toy-words/1"} if name in TOKEN_KEYED else {}) | OTHERS.get(name, {})
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
