@@ -118,7 +118,8 @@ def _tuned() -> Any:
         triton.Config({"BLOCK_M": m, "BLOCK_N": n, "BLOCK_K": k, "GROUP": 8}, num_warps=warps, num_stages=stages)
         for m, n, k, warps, stages in _BLOCKS
     ]
-    return triton.autotune(configs, key=["depth", "MODE", "wide"])(_survivors)
+    parts = ["row_part", "col_part"]  # what a smaller block wrote must not stay behind
+    return triton.autotune(configs, key=["depth", "MODE", "wide"], reset_to_zero=parts)(_survivors)
 
 
 def survivors(

@@ -13,7 +13,10 @@ and torch does both. Strips are copied to the device one ahead, so memory there 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +32,7 @@ from ingest.edges.tiles import SLACK, Floors, Product, Proposed, Wanted
 TILE = (2048, 4096)
 FUSED_TILE = (8192, 16_384)
 _SAMPLE = 512
+"""vectors of the other side that set first thresholds, at least; an eighth of a tile where that is more"""
 _MOST = 1024
 """survivors of one row or column in a tile; more are ties, or a vector far longer than its like, and settled exactly"""
 _WEIGHED = 1 << 14
@@ -44,7 +48,13 @@ def propose(
     fused: bool | None = None,
 ) -> Proposed:
     """Every pair that may be wanted. ``fused``: whether Triton is used; by default where it works."""
-    engine = _engine(device, fused)
+    with torch.cuda.device(device) if device.startswith("cuda") else nullcontext():  # which Triton looks for
+        return _propose(product, wanted, floors, device, tile, _engine(device, fused))
+
+
+def _propose(
+    product: Product, wanted: Wanted, floors: Floors, device: str, tile: tuple[int, int] | None, engine: Any
+) -> Proposed:
     tile = tile or (TILE if engine is None else FUSED_TILE)
     row_norm, col_norm = (torch.from_numpy(norm) for norm in (product.row_norm, product.col_norm))
     precision: Precision = bits.fastest(device, product.rows.shape[1])
@@ -73,15 +83,14 @@ class _Scan:
         self.found: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def _length(self, norm: np.ndarray) -> Tensor:
-        return torch.from_numpy(norm).to(self.device, torch.float64 if self.exact else torch.float32)
+        return torch.from_numpy(norm if self.exact else norm.astype(np.float32)).to(self.device)
 
     def strip(self, start: int, cols: Tensor) -> None:
         """All rows against some columns."""
         here = slice(start, start + len(cols))
         operand = bits.column_operand(cols, self._length(self.product.col_norm[here]), self.precision)
         self._sample(here, operand, first=start == 0)
-        for i in range(0, len(self.vectors), self.tile[0]):
-            r = slice(i, min(i + self.tile[0], len(self.vectors)))
+        for r in _growing(len(self.vectors), self.tile[0]):
             row, col, x, sums = self._survivors(r, here, operand)
             self.row_l1[r] += sums[0].cpu().double().numpy()
             self.col_l1[here] += sums[1].cpu().double().numpy()
@@ -96,14 +105,15 @@ class _Scan:
 
     def _sample(self, here: slice, cols: Operand, *, first: bool) -> None:
         """Thresholds of these columns from some rows, and of rows, once, from some of these columns."""
-        some = torch.arange(0, len(self.vectors), max(1, len(self.vectors) // _SAMPLE), device=self.device)
+        most_rows, most_cols = (max(_SAMPLE, side // 8) for side in self.tile)
+        some = torch.arange(0, len(self.vectors), max(1, len(self.vectors) // most_rows), device=self.device)
         rows = _at(self.rows, some)
         x = bits.product(rows, cols)
         off = _off(_each(rows), cols) + self.product.tiny
         self.by_col.sampled(here, self.about.scores(some, x, off, -1), 0)
         if not first:
             return
-        cols = _at(cols, torch.arange(0, len(cols.matrix), max(1, len(cols.matrix) // _SAMPLE), device=self.device))
+        cols = _at(cols, torch.arange(0, len(cols.matrix), max(1, len(cols.matrix) // most_cols), device=self.device))
         for i in range(0, len(self.vectors), self.tile[0]):
             r = slice(i, min(i + self.tile[0], len(self.vectors)))
             rows = _at(self.rows, r)
@@ -116,12 +126,12 @@ class _Scan:
         while True:
             reach = self._thresholds(r, here)
             row, col, x, sums = self._compared(rows, cols, reach)
-            many_rows = row.bincount(minlength=len(rows.matrix)) > max(
-                _MOST, *(4 * n for _, n in self.by_row.orders), 0
+            most_rows, most_cols = (
+                max(_MOST, length // 4, *(4 * n for _, n in side.orders))
+                for length, side in ((len(cols.matrix), self.by_row), (len(rows.matrix), self.by_col))
             )
-            many_cols = col.bincount(minlength=len(cols.matrix)) > max(
-                _MOST, *(4 * n for _, n in self.by_col.orders), 0
-            )
+            many_rows = row.bincount(minlength=len(rows.matrix)) > most_rows
+            many_cols = col.bincount(minlength=len(cols.matrix)) > most_cols
             many_rows &= ~self.by_row.dense[r] & bool(self.by_row.orders or self.wanted.min_z is not None)
             many_cols &= ~self.by_col.dense[here] & bool(self.by_col.orders)
             if not (many_rows.any() or many_cols.any()):
@@ -198,7 +208,7 @@ def _compared(
     return mask, x, (size.sum(dim=1), size.sum(dim=0))
 
 
-def weigh(rows: Tensor, cols: Tensor, row: Tensor, col: Tensor, engine) -> Tensor:
+def weigh(rows: Tensor, cols: Tensor, row: Tensor, col: Tensor, engine: Any) -> Tensor:
     """Exact weights of pairs, as :func:`ingest.edges.kernels.weigh` has them."""
     if engine is not None:
         return engine.weigh(rows, cols, row, col)
@@ -217,6 +227,14 @@ def weigh(rows: Tensor, cols: Tensor, row: Tensor, col: Tensor, engine) -> Tenso
             lanes = lanes[:, :half] + lanes[:, half:]
         weight[span] = lanes[:, 0].float()
     return weight
+
+
+def _growing(n: int, largest: int) -> Iterator[slice]:
+    """Spans of rows, the first ones shorter: what they find raises the thresholds for the long ones."""
+    first, size = 0, max(1, largest // 8)
+    while first < n:
+        yield slice(first, min(first + size, n))
+        first, size = first + size, min(largest, first + size)
 
 
 def _at(operand: Operand, which: slice | Tensor) -> Operand:
