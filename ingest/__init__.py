@@ -29,6 +29,7 @@ from ingest.build import build, plan, share
 from ingest.edges import Keep
 from ingest.plan import compared
 from ingest.ranks import Rank
+from ingest.registering import register
 from ingest.through import KEEP as KEEP_HEADS
 
-__all__ = ["KEEP_HEADS", "Keep", "Rank", "build", "compared", "plan", "share"]
+__all__ = ["KEEP_HEADS", "Keep", "Rank", "build", "compared", "plan", "register", "share"]

@@ -17,7 +17,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -37,8 +37,8 @@ from atlas.staging import STATS_COLUMNS, Build, open_build
 from ingest import nodes, skips, through, through_files
 from ingest.assemble import Assembly, decide_columns
 from ingest.computing import Progress, compute_units
+from ingest.directions import Direction, WithDirections
 from ingest.edges import Keep, Pool
-from ingest.folding import Vectors
 from ingest.guard import Rehearsal
 from ingest.parts import Parts, Unit
 from ingest.plan import CACHE, COMPARED, Plan, Sizes, estimate, units
@@ -62,7 +62,7 @@ class Job:
     set_name: str
     model: ModelWeights
     info: SetInfo
-    vectors: Vectors
+    vectors: WithDirections
     keep: Keep
     min_z: float | None
     run: Run
@@ -89,6 +89,7 @@ def build(
     home: str | Path | None = None,
     allow_pickle: bool = False,
     with_skips: bool = False,
+    directions: Sequence[Direction] = (),
     check: bool = True,
     force: bool = False,
     say: Callable[[str], None] | None = None,
@@ -99,15 +100,16 @@ def build(
     ``model``: a local folder, a hub ``repo[@revision]``, or a loaded model. ``transcoders``: a local folder, a hub
     ``repo[/folder][@revision]``, ``saelens:RELEASE``, or a dict by layer. ``name``: ``MODEL/SET``, for keys. ``keep``
     and ``min_z`` say what is kept (:class:`ingest.edges.Keep`). ``with_skips`` lets paths run through the set's linear
-    skips, under a name of its own. ``check`` first measures how the set fits the model, and refuses one that fits
-    another convention better, unless ``force``; ``say`` is called with the figures (:mod:`ingest.guard`). ``progress``
-    is called with (what, done, total), in millions of products while edges are computed.
+    skips, under a name of its own. ``directions`` stand behind the features (:mod:`ingest.directions`). ``check`` first
+    measures how the set fits the model, and refuses one that fits another convention better, unless ``force``; ``say``
+    is called with the figures (:mod:`ingest.guard`). ``progress`` is called with (what, done, total), in millions of
+    products while edges are computed.
 
     Raises :class:`atlas.errors.BadSource` for what cannot be read or does not fit, and :class:`atlas.errors.NoSpace`;
     either way nothing half-written is left, and the same call goes on where it stopped.
     """
     how = {"allow_pickle": allow_pickle, "with_skips": with_skips}
-    job = prepare(model, transcoders, name, layers, keep, min_z, device, home, **how)
+    job = prepare(model, transcoders, name, layers, keep, min_z, device, home, directions=directions, **how)
     done = _finished(job.path) or stage(_checked(job, check, force, say), progress)
     assert done is not None  # only ranks leave anything to others
     return done
@@ -173,6 +175,7 @@ def prepare(
     *,
     allow_pickle: bool = False,
     with_skips: bool = False,
+    directions: Sequence[Direction] = (),
 ) -> Job:
     """Open and check everything that goes in."""
     keep = keep or Keep()
@@ -201,6 +204,7 @@ def prepare(
             "keep": keep.said,
             "min_z": min_z,
             **paths,
+            **({"directions": [one.said for one in directions]} if directions else {}),
         },
     )
     given = {"model": _place(model), "transcoders": _place(transcoders), "allow_pickle": allow_pickle}
@@ -209,7 +213,7 @@ def prepare(
         set_name=set_name,
         model=weights,
         info=info,
-        vectors=Vectors(weights, source, cache_bytes=CACHE, **skips.of_settings(paths)),
+        vectors=WithDirections(weights, source, cache_bytes=CACHE, directions=directions, **skips.of_settings(paths)),
         keep=keep,
         min_z=min_z,
         run=run,
@@ -320,6 +324,7 @@ def _write(
             for kind, file in stats.items():
                 file.write_table(assembly.statistics(kind, position, found))
             rows = assembly.rows(position, found, texts, bos)
+            nodes.name(rows, [one.name for one in job.vectors.at(layer)])
             features.write_table(nodes.features(job.model_name, job.set_name, layer, job.vectors, rows))
         show(what, n_layers, n_layers)
     logits = [np.arange(sizes.n_vocab, dtype=np.int32), assembly.logit_l1]
@@ -333,7 +338,7 @@ def _write(
     writer.table("nodes/Model.parquet", nodes.model(job.model_name, job.model))
     writer.table("nodes/Token.parquet", nodes.tokens(job.model.vocabulary.name, texts))
     writer.table("nodes/Run.parquet", nodes.run_node(job.run))
-    set_node = nodes.transcoder_set(job.model_name, job.set_name, job.info, list(sizes.layers), cut, n_edges, job.run)
+    set_node = nodes.transcoder_set(job.model_name, job.set_name, job.info, sizes, cut, n_edges, job.run)
     writer.table("nodes/TranscoderSet.parquet", set_node)
     return writer, {
         "run": job.run.id,

@@ -14,6 +14,7 @@ from atlas.provenance import Run, canonical
 
 if TYPE_CHECKING:
     from ingest.folding import Vectors
+    from ingest.plan import Sizes
     from ingest.transcoder import SetInfo
     from ingest.weights import ModelWeights
 
@@ -40,6 +41,13 @@ class LayerRows:
     cut_logits: np.ndarray
 
 
+def name(rows: LayerRows, directions: list[str]) -> None:
+    """Label the last features of a layer, its directions, with their names."""
+    if directions:
+        rows.label[-len(directions) :] = directions
+        rows.label_source[-len(directions) :] = ["direction"] * len(directions)
+
+
 def model(name: str, weights: ModelWeights) -> pa.Table:
     return _one(
         "Model",
@@ -56,19 +64,19 @@ def model(name: str, weights: ModelWeights) -> pa.Table:
 
 
 def transcoder_set(
-    model: str, name: str, info: SetInfo, layers: list[int], cut: dict[str, Any], n_edges: int, run: Run
+    model: str, name: str, info: SetInfo, sizes: Sizes, cut: dict[str, Any], n_edges: int, run: Run
 ) -> pa.Table:
     return _one(
         "TranscoderSet",
         key=f"{model}/{name}",
         model=model,
         name=name,
-        kind=info.kind,
+        kind="directions" if sum(sizes.n_features) > sum(info.n_features.values()) else info.kind,
         read_site=str(info.read),
         write_site=str(info.write),
         activation=str(info.activation),
-        n_layers=len(layers),
-        n_features=sum(info.n_features[layer] for layer in layers),
+        n_layers=len(sizes.layers),
+        n_features=sum(sizes.n_features),
         n_edges=n_edges,
         repo=info.repo,
         revision=info.revision,

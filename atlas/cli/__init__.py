@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 import click
 
-from atlas.cli import ask, build, cypher, describe, manage, observe, patterns, train
+from atlas.cli import ask, build, cypher, describe, directions, manage, observe, patterns, train
 from atlas.errors import AtlasError
 
 _FAMILIES = {
-    "Make an atlas": ("sources", "ingest", "load", "builds", "train", "describe", "observe"),
+    "Make an atlas": ("sources", "ingest", "load", "builds", "train", "describe", "observe", "direction"),
     "Look at it": ("models", "sets", "search", "card", "inputs", "outputs", "common", "similar", "examples", "fires"),
     "Follow it": ("circuit", "paths", "reach", "motifs", "compare"),
     "Ask in Cypher": ("query", "cypher"),
@@ -39,7 +39,7 @@ def cli() -> None:
     """A language model's features and everything that connects them, as a graph you can query."""
 
 
-for module in (build, ask, patterns, cypher, describe, manage, observe, train):
+for module in (build, directions, ask, patterns, cypher, describe, manage, observe, train):
     for command in vars(module).values():
         if isinstance(command, click.Command):
             cli.add_command(command)

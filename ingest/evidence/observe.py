@@ -120,6 +120,11 @@ def open_subject(
             f"{build.set_key} was built from {row['repo']} at {row['revision']}, but {source.info.repo} is at "
             f"{source.info.revision}; give those transcoders with --transcoders"
         )
+    if sum(build.features_per_layer) != sum(source.info.n_features.values()):
+        raise BadTranscoder(
+            f"{build.set_key} holds directions behind its features; observe and describe the set it was made from, "
+            f"{build.set_key.removesuffix('-directions')}"
+        )
     running = model[0] if isinstance(model, tuple) else model
     return Subject(build, weights, source, Runner(load(running, device), weights), tokenizer or tokenizer_of(model))
 
