@@ -80,6 +80,20 @@ def test_interrupted_anywhere_the_same_call_goes_on_to_the_same_build(built, n_f
     assert make(tmp_path).manifest == built.manifest
 
 
+def test_ctrl_c_in_the_middle_of_a_unit_loses_that_unit_alone(built, tmp_path):
+    def press(what: str, done: int, total: int) -> None:
+        if what.startswith("edges") and len(list((tmp_path / "builds").glob("*/work/[A-Z]*"))) == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path, progress=press)
+    (folder,) = (tmp_path / "builds").iterdir()
+    assert len(list((folder / "work").glob("[A-Z]*"))) == 3
+    assert half_written(folder) == []
+
+    assert make(tmp_path).manifest == built.manifest
+
+
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(built, tmp_path):
     with pytest.raises(NoSpace, match="disk is full"):
         write_counting(tmp_path, 20, OSError(errno.ENOSPC, "No space left on device"))
