@@ -8,12 +8,13 @@
 // -> key: text, label: text, weight: float, z: float, share: float, n_both: int,
 //    drive: float, twera: float
 MATCH (:Feature {key: $key})-[e:PROMOTES]->(t:Token)
-WHERE e.weight * $sign >= 0
-  AND ($live = 0 OR e.drive_active IS NOT NULL)
-WITH t, e, CASE WHEN $by = 'weight' THEN abs(e.weight) WHEN $by = 'share' THEN e.share
+// What is not asked for has size -1: a condition on the nodes alone would let an engine read all of them first.
+WITH t, e, CASE WHEN e.weight * $sign < 0
+    OR ($live = 1 AND e.drive_active IS NULL) THEN -1.0
+  WHEN $by = 'weight' THEN abs(e.weight) WHEN $by = 'share' THEN e.share
   WHEN $by = 'drive' THEN abs(e.drive_active) WHEN $by = 'twera' THEN abs(e.twera)
   WHEN $by = 'coactivation' THEN e.n_both * 1.0 ELSE abs(e.z) END AS size
-WHERE size >= $min
+WHERE size >= 0 AND size >= $min
 RETURN t.key AS key, t.text AS label, e.weight AS weight, e.z AS z, e.share AS share,
   e.n_both AS n_both, e.drive_active AS drive, e.twera AS twera
 ORDER BY size DESC, key

@@ -11,12 +11,13 @@
 // -> key: text, layer: int, label: text, weight: float, z: float, share: float, n_both: int,
 //    drive: float, twera: float
 MATCH (:Token {key: $key})-[e:ACTIVATES]->(n:Feature)
-WHERE ($set = '' OR n.set = $set) AND n.layer >= $first AND n.layer <= $last AND e.weight * $sign >= 0
-  AND ($live = 0 OR e.n_both > 0)
-WITH n, e, CASE WHEN $by = 'weight' THEN abs(e.weight) WHEN $by = 'share' THEN e.share
+// What is not asked for has size -1: a condition on the nodes alone would let an engine read all of them first.
+WITH n, e, CASE WHEN ($set <> '' AND n.set <> $set) OR n.layer < $first OR n.layer > $last OR e.weight * $sign < 0
+    OR ($live = 1 AND coalesce(e.n_both, 0) = 0) THEN -1.0
+  WHEN $by = 'weight' THEN abs(e.weight) WHEN $by = 'share' THEN e.share
   WHEN $by = 'drive' THEN abs(e.drive_active) WHEN $by = 'twera' THEN abs(e.twera)
   WHEN $by = 'coactivation' THEN e.n_both * 1.0 ELSE abs(e.z) END AS size
-WHERE size >= $min
+WHERE size >= 0 AND size >= $min
 RETURN n.key AS key, n.layer AS layer, n.label AS label, e.weight AS weight, e.z AS z, e.share AS share,
   e.n_both AS n_both, e.drive_active AS drive, e.twera AS twera
 ORDER BY size DESC, key
