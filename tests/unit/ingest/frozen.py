@@ -7,7 +7,7 @@ that reads it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,6 +58,8 @@ class Frozen:
         self.anatomy = ANATOMY[family or model.config.model_type]
         self.base, self.blocks = self.anatomy.of(model), self.anatomy.blocks_of(model)
         self.layer_norm = self.anatomy.layer_norm
+        self.open_at: int | None = None
+        """the layer whose attention is not held (:func:`one_head`)"""
         self.clean = self._run(1, lambda values: self._recorders(values, held=None))
 
     @property
@@ -78,7 +80,7 @@ class Frozen:
         self, change: Tensor, position: int, *, layer: int | None = None, site: WriteSite | None = None
     ) -> Values:
         """Run with ``change`` [batch, d_model] added at ``position``, to the embedding or at a write site."""
-        return self._run(len(change), self._changing(change, position, layer, site, held=range(len(self.blocks))))
+        return self._run(len(change), self._changing(change, position, layer, site))
 
     def carried(
         self,
@@ -94,16 +96,11 @@ class Frozen:
 
         Compare with the same of no change: what the head carries of the clean stream is in both.
         """
-        held = [at for at in range(len(self.blocks)) if at != head[0]]
-        self.model.set_attn_implementation("one_head")
-        _OPEN.update(head=head[1], source=position, target=to)
-        try:
-            return self._run(len(change), self._changing(change, position, layer, site, held))
-        finally:
-            self.model.set_attn_implementation("eager")
+        with one_head(self, head, position, to):
+            return self._run(len(change), self._changing(change, position, layer, site))
 
     def _changing(
-        self, change: Tensor, position: int, layer: int | None, site: WriteSite | None, held: Iterable[int]
+        self, change: Tensor, position: int, layer: int | None, site: WriteSite | None
     ) -> Callable[[Values], list[tuple[nn.Module, Callable]]]:
         put = torch.zeros(len(change), self.ids.shape[1], change.shape[1], dtype=change.dtype)
         put[:, position] = change
@@ -112,7 +109,7 @@ class Frozen:
         at_norm = self.post_mlp_norm(layer) if layer is not None and site is WriteSite.MLP_POST_NORM else None
 
         def hooks(values: Values) -> list[tuple[nn.Module, Callable]]:
-            found = self._recorders(values, held=self.clean, still=held)
+            found = self._recorders(values, held=self.clean)
             if layer is None:
                 found.append((self.embedding, lambda module, inputs, output: output + put))
             elif at_norm is not None:
@@ -170,13 +167,11 @@ class Frozen:
                 yield f"{layer}.{name}", block.get_submodule(name)
         yield "final", self.base.get_submodule(self.anatomy.final)
 
-    def _recorders(
-        self, values: Values, held: Values | None, still: Iterable[int] = ()
-    ) -> list[tuple[nn.Module, Callable]]:
+    def _recorders(self, values: Values, held: Values | None) -> list[tuple[nn.Module, Callable]]:
         found = [(module, self._norm(name, values, held)) for name, module in self.norms()]
         for layer, block in enumerate(self.blocks):
             attention = block.get_submodule(self.anatomy.attention)
-            found.append((attention, self._attention(layer, values, held if layer in still else None)))
+            found.append((attention, self._attention(layer, values, None if layer == self.open_at else held)))
             found.append((block.mlp, self._mlp(layer, values, held)))
 
         def logits(module: nn.Module, inputs: tuple, output: Tensor) -> None:
@@ -240,3 +235,16 @@ def _hooked(hooks: list[tuple[nn.Module, Callable]]) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def one_head(frozen: Frozen, head: tuple[int, int], source: int, target: int) -> Iterator[None]:
+    """One head (layer, number) open: from ``target`` it attends to ``source`` alone; no other of its layer adds."""
+    frozen.model.set_attn_implementation("one_head")
+    _OPEN.update(head=head[1], source=source, target=target)
+    frozen.open_at = head[0]
+    try:
+        yield
+    finally:
+        frozen.open_at = None
+        frozen.model.set_attn_implementation("eager")
