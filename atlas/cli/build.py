@@ -19,7 +19,7 @@ def sources(output: Output) -> None:
     from atlas import releases
     from queries import present
 
-    answer(output, releases.table(), text=lambda frame: present.table(frame, width=170))
+    answer(output, releases.table(), text=lambda frame: present.table(releases.shown(frame), width=200))
 
 
 @click.command()

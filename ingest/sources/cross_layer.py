@@ -35,6 +35,11 @@ class Files:
     encoder: Place
     decoder: Place
 
+    @property
+    def all(self) -> list[Place]:
+        """Each file once."""
+        return [self.encoder] if self.encoder.origin == self.decoder.origin else [self.encoder, self.decoder]
+
 
 @dataclass(frozen=True)
 class _Shape:
@@ -77,7 +82,7 @@ class CrossLayerSet:
         n_features = {layer: shapes[layer].n_features for layer in wanted}
         hashes = {name: folder.sha256(name) for name in configs}
         for parts in self._files.values():
-            for place in {parts.encoder, parts.decoder}:
+            for place in parts.all:
                 hashes[place.origin] = place.folder.sha256(place.name)
         stated = {"name": _name(n_features), "repo": folder.repo, "revision": folder.revision or digest(hashes)}
         self.info = SetInfo(
@@ -150,7 +155,7 @@ class CrossLayerSet:
         """What the headers of a layer's files say; raises where they contradict each other."""
         parts, n_layers = self._files[layer], len(self._files)
         found: dict[str, tuple[int, ...]] = {}
-        for place in dict.fromkeys((parts.encoder, parts.decoder)):
+        for place in parts.all:
             shapes = read_shapes(place.folder, place.name, layer)
             named = {name: self._known(name, layer) for name in shapes}
             if len(set(named.values())) < len(named):

@@ -13,6 +13,7 @@ the last layer of a cross-layer set).
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from atlas.errors import BadTranscoder
@@ -56,21 +57,37 @@ def open_set(folder: Folder, layers: list[int] | None, model: ModelWeights | Non
     for name, match in (cross or single).items():
         found.setdefault(int(match[1]), []).append(name)
     chosen = one_a_layer(found, folder.where, _HOW)
-    kept = chosen if cross else keep(chosen, layers, folder.where)
-    configs = {layer: _config(folder, name) for layer, name in kept.items()}
-    known = {layer: _traits(folder, layer, configs[layer], kept[layer], model) for layer in kept}
-    read, write, model_name = alike(known, "sites", folder.where)
-    identity = {"model_name": model_name}
-    beside = sorted({name for name, _ in configs.values() if name})
-    if cross:
-        files = {layer: Files(Place.of(folder, name), Place.of(folder, name)) for layer, name in kept.items()}
-        wanted = sorted(keep(kept, layers, folder.where))
-        return CrossLayerSet(
-            folder, files, wanted, read=read, write=write, all_targets=True, configs=beside, called={}, **identity
-        )
+    if not cross:
+        return of_files(folder, keep(chosen, layers, folder.where), model)
+    read, write, model_name, beside = _known(folder, chosen, model)
+    return CrossLayerSet(
+        folder,
+        {layer: Files(Place.of(folder, name), Place.of(folder, name)) for layer, name in chosen.items()},
+        sorted(keep(chosen, layers, folder.where)),
+        read=read,
+        write=write,
+        all_targets=True,
+        configs=beside,
+        called={},
+        model_name=model_name,
+    )
+
+
+def of_files(folder: Folder, names: Mapping[int, str], model: ModelWeights | None, **identity: Any) -> LayeredSet:
+    """A per-layer set of which the files are known: ``params.safetensors`` by layer."""
+    read, write, model_name, beside = _known(folder, names, model)
+    places = {layer: Place.of(folder, name) for layer, name in names.items()}
     traits = Traits(read, write, Activation.JUMPRELU)
-    places = {layer: Place.of(folder, name) for layer, name in kept.items()}
-    return LayeredSet(folder, places, traits, beside, **identity)
+    return LayeredSet(folder, places, traits, beside, **{"model_name": model_name, **identity})
+
+
+def _known(
+    folder: Folder, names: Mapping[int, str], model: ModelWeights | None
+) -> tuple[ReadSite, WriteSite, str | None, list[str]]:
+    """Sites, model and configs of a set, one of each but the last."""
+    configs = {layer: _config(folder, name) for layer, name in names.items()}
+    known = {layer: _traits(folder, layer, configs[layer], names[layer], model) for layer in names}
+    return (*alike(known, "sites", folder.where), sorted({name for name, _ in configs.values() if name}))
 
 
 def _config(folder: Folder, name: str) -> tuple[str, dict[str, Any]]:

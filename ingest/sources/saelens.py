@@ -173,14 +173,14 @@ def set_info(
         raise BadTranscoder(f"{identity['repo']}: its layers read and write different widths {sorted(widths)}")
     n_features = {layer: n for layer, (n, _, _) in of.items()}
     return SetInfo(
-        name=_neuronpedia_set(first.neuronpedia_id) or set_name(n_features),
+        name=neuronpedia_set(first.neuronpedia_id) or set_name(n_features),
         layers=list(configs),
         n_features=n_features,
         d_model=widths.pop(),
         read=first.read,
         write=first.write,
         activation=first.activation,
-        neuronpedia_id=_neuronpedia_set(first.neuronpedia_id),
+        neuronpedia_id=neuronpedia_set(first.neuronpedia_id),
         model_name=first.model_name,
         kind="sae" if first.is_autoencoder else "skip" if skips else "transcoder",
         has_skip=skips,
@@ -198,7 +198,7 @@ def from_objects(saes: Mapping[int, Any], model: ModelWeights | None = None) -> 
         configs[layer] = config
         layers[layer] = config.transcoder({name: tensor.detach().cpu() for name, tensor in sae.state_dict().items()})
     first = next(iter(configs.values()))
-    known = _neuronpedia_set(first.neuronpedia_id)
+    known = neuronpedia_set(first.neuronpedia_id)
     return InMemory(layers, name=known, neuronpedia_id=known, model_name=first.model_name)
 
 
@@ -296,7 +296,7 @@ def _loaded_with(stated: dict[str, Any]) -> dict[str, Any]:
     return loaded_with if isinstance(loaded_with, dict) else {}
 
 
-def _neuronpedia_set(identifier: str | None) -> str | None:
+def neuronpedia_set(identifier: str | None) -> str | None:
     """``gemmascope-transcoder-16k`` of ``gemma-2-2b/0-gemmascope-transcoder-16k``."""
     if identifier is None or "-" not in identifier.rpartition("/")[2]:
         return None

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from atlas.errors import BadTranscoder, Unreachable
 from ingest.folders import HubFolder, open_hub
-from ingest.sources.saelens import Config, read_config, set_info
+from ingest.sources import gemma_scope_2
+from ingest.sources.layered import LayeredSet
+from ingest.sources.saelens import Config, neuronpedia_set, read_config, set_info
 from ingest.sources.tensors import first_line, keep
 from ingest.transcoder import SetInfo, Transcoder
 
@@ -25,9 +27,11 @@ if TYPE_CHECKING:
 PREFIX = "saelens:"
 _LAYER = re.compile(r"(?:layer_|layer|blocks\.)(\d+)")
 _SUMMED = "mntss_clt_layer_transcoder"
+_BY_ITSELF = "gemma_3"
+"""whose loader in SAELens asks the hub for headers even with everything cached: we read their files ourselves"""
 
 
-def open_release(spec: str, layers: list[int] | None, model: ModelWeights | None) -> Release:
+def open_release(spec: str, layers: list[int] | None, model: ModelWeights | None) -> Release | LayeredSet:
     """A release of transcoders, one for each layer.
 
     Raises :class:`atlas.errors.BadTranscoder` for a name that SAELens does not know, for a release of something else,
@@ -57,7 +61,23 @@ def open_release(spec: str, layers: list[int] | None, model: ModelWeights | None
                 f"with a pattern, such as {PREFIX}{name}:{_pattern(found[0])}"
             )
     chosen = keep({layer: found[0] for layer, found in by_layer.items()}, layers, name)
-    return Release(release, chosen, open_hub(release.repo_id, "", None), model)
+    folder = open_hub(release.repo_id, "", None)
+    if release.conversion_func == _BY_ITSELF:
+        names = {layer: f"{release.saes_map[found]}/params.safetensors" for layer, found in chosen.items()}
+        known = next((found for found in map(release.neuronpedia_id.get, chosen.values()) if found), None)
+        named = {} if known is None else {"name": neuronpedia_set(known), "neuronpedia_id": neuronpedia_set(known)}
+        return gemma_scope_2.of_files(folder, names, model, saelens_release=name, **named, **_stated(release, chosen))
+    return Release(release, chosen, folder, model)
+
+
+def _stated(release: Any, chosen: dict[int, str]) -> dict[str, dict[int, float]]:
+    """What the directory says that the features do; 0 and 1 stand for nothing there."""
+    l0 = {layer: float(release.expected_l0.get(found) or 0) for layer, found in chosen.items()}
+    explained = {layer: float(release.expected_var_explained.get(found) or 1) for layer, found in chosen.items()}
+    return {
+        "l0": {layer: value for layer, value in l0.items() if value > 0},
+        "explained": {layer: value for layer, value in explained.items() if value < 1},
+    }
 
 
 class Release:
@@ -87,19 +107,8 @@ class Release:
             revision=str(self._folder.revision),
             files=self._files(),
             saelens_release=self._release.release,
-            **self._stated(configs),
+            **_stated(self._release, self._chosen),
         )
-
-    def _stated(self, configs: dict[int, Config]) -> dict[str, dict[int, float]]:
-        """What the directory says that the features do; 0 and 1 stand for nothing there."""
-        l0 = {layer: float(self._release.expected_l0.get(self._chosen[layer]) or 0) for layer in configs}
-        explained = {
-            layer: float(self._release.expected_var_explained.get(self._chosen[layer]) or 1) for layer in configs
-        }
-        return {
-            "l0": {layer: value for layer, value in l0.items() if value > 0},
-            "explained": {layer: value for layer, value in explained.items() if value < 1},
-        }
 
     def load(self, layer: int) -> Transcoder:
         from sae_lens import SAE

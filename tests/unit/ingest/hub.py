@@ -45,6 +45,8 @@ class Hub:
         self.asked: list[tuple[str, str]] = []
         self.cut_short = False
         """send half of every file, then hang up"""
+        self.cut_once = False
+        """the same with the next file alone"""
 
     def answer(self, path: str, asked_range: str | None) -> tuple[int, dict[str, str], bytes]:
         if found := _API.match(path):
@@ -76,7 +78,8 @@ class Hub:
         }
         if asked_range is None:
             return 200, headers, data
-        first, last = (int(end) for end in asked_range.removeprefix("bytes=").split("-"))
+        begin, _, end = asked_range.removeprefix("bytes=").partition("-")
+        first, last = int(begin), int(end) if end else len(data) - 1
         part = data[first : last + 1]
         return 206, headers | {"Content-Range": f"bytes {first}-{first + len(part) - 1}/{len(data)}"}, part
 
@@ -97,7 +100,9 @@ def hub(root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hu
             if _FILE.match(self.path) and status < 300:
                 served.asked.append((self.path.rpartition("/")[2], self.headers.get("Range") or "all"))
             self._reply(status, headers, len(body))
-            if served.cut_short and _FILE.match(self.path):
+            cut = (served.cut_short or served.cut_once) and _FILE.match(self.path)
+            if cut:
+                served.cut_once = False
                 self.wfile.write(body[: len(body) // 2])
                 self.close_connection = True
             else:

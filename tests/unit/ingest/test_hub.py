@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from huggingface_hub import constants
 
 from atlas.errors import Unreachable
+from atlas.model import ReadSite, WriteSite
 from atlas.staging import sha256
 from ingest.sources import open_transcoders
 from ingest.weights import open_model
-from tests.unit.ingest import models
-from tests.unit.ingest.hub import COMMIT, Hub, hub, without_a_network
+from tests.unit.ingest import cross, layouts, models
+from tests.unit.ingest.hub import COMMIT, Hub, cached_repository, hub, without_a_network
 
 
 @pytest.fixture
@@ -85,3 +88,58 @@ def test_a_download_that_breaks_off_is_named_and_leaves_nothing_half(served: Hub
     served.cut_short = False
 
     assert torch.equal(source.load(1).w_enc, models.transcoder(1).w_enc)
+
+
+def test_a_download_that_broke_off_goes_on_where_it_stopped(served: Hub, monkeypatch):
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 100)
+    published(served)
+    source = open_transcoders("org/set")
+    size = (served.root / "org" / "set" / "layer_1.safetensors").stat().st_size
+    served.cut_once, served.asked = True, []
+
+    assert torch.equal(source.load(1).w_enc, models.transcoder(1).w_enc)
+
+    assert served.asked == [("layer_1.safetensors", "all"), ("layer_1.safetensors", f"bytes={size // 200 * 100}-")]
+
+
+def test_of_a_cross_layer_set_headers_are_fetched_and_decoders_when_they_are_read(served: Hub):
+    cross.write_cross_layer(served.root / "org" / "clt")
+
+    source = open_transcoders("org/clt")
+
+    assert (source.info.kind, source.info.revision) == ("cross-layer", COMMIT)
+    assert [name for name, part in served.asked if part == "all"] == ["config.yaml"]
+    assert torch.equal(source.decoder(1, 2), cross.decoder(models.transcoder(1), 2))
+    assert [name for name, part in served.asked if part == "all"] == ["config.yaml", "W_dec_1.safetensors"]
+
+
+def test_a_list_of_files_of_another_repository_is_pinned_to_that_ones_commit(served: Hub):
+    layouts.gemma_scope(served.root / "google" / "scope")
+    files = [f"hf://google/scope/layer_{i}/width_16k/average_l0_{70 + i}/params.npz?revision=main" for i in range(3)]
+    config = {"feature_input_hook": "ln2.hook_normalized", "feature_output_hook": "hook_mlp_out"}
+    (served.root / "mwhanna" / "scope").mkdir(parents=True)
+    listed = config | {"model_name": "google/gemma-2-2b", "transcoders": files}
+    (served.root / "mwhanna" / "scope" / "config.yaml").write_text(yaml.safe_dump(listed))
+
+    info = open_transcoders("mwhanna/scope").info
+
+    assert (info.read, info.write) == (ReadSite.NORM_PRE_GAIN, WriteSite.MLP_POST_NORM)
+    assert all(f"@{COMMIT}" in name for name in info.files if name.startswith("hf://"))
+
+
+def test_a_gemma_scope_2_release_of_saelens_is_read_from_the_cache_alone(tmp_path: Path, monkeypatch):
+    """The library's own loader asks the hub for headers even with every file cached."""
+    pytest.importorskip("sae_lens", reason="comes with the extra: pip install 'feature-atlas[ingest]'")
+    without_a_network(monkeypatch, tmp_path)
+    place = cached_repository(tmp_path, "google/gemma-scope-2-270m-pt") / "transcoder_all"
+    written = layouts.gemma_scope_2(place, affine=True)
+
+    source = open_transcoders(
+        "saelens:gemma-scope-2-270m-pt-transcoders-all:layer_*_width_16k_l0_small_affine", [0, 1, 2]
+    )
+
+    assert (source.info.saelens_release, source.info.kind) == ("gemma-scope-2-270m-pt-transcoders-all", "skip")
+    assert (source.info.read, source.info.write) == (ReadSite.NORM_POST_GAIN, WriteSite.MLP_POST_NORM)
+    assert (source.info.revision, source.info.l0[0]) == (COMMIT, 10.0)
+    x = models.random(7, models.D_MODEL, seed=3)
+    torch.testing.assert_close(source.load(1).encode(x), written[1].encode(x))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
+
 import pytest
 
 from atlas import demo, releases
@@ -19,7 +21,8 @@ def test_every_pair_names_places_that_can_be_opened_and_keys_that_parse():
         for place in (release.model, release.transcoders):
             if not place.startswith((str(demo.HERE), "saelens:")):
                 repo, folder, revision = parse(place)
-                assert (repo.count("/"), folder, revision) == (1, "", None)
+                assert (repo.count("/"), revision) == (1, None)
+                assert not folder or place == release.transcoders
 
 
 def test_the_releases_of_saelens_are_releases_of_its_directory():
@@ -29,7 +32,8 @@ def test_the_releases_of_saelens_are_releases_of_its_directory():
 
     for release in releases.RELEASES:
         if release.transcoders.startswith("saelens:"):
-            assert len(directory[release.transcoders.removeprefix("saelens:")].saes_map) == release.layers
+            name, _, pattern = release.transcoders.removeprefix("saelens:").partition(":")
+            assert sum(fnmatchcase(known, pattern or "*") for known in directory[name].saes_map) == release.layers
 
 
 def test_a_name_that_is_none_is_answered_with_those_near_it():
@@ -40,8 +44,12 @@ def test_a_name_that_is_none_is_answered_with_those_near_it():
 def test_the_table_has_typed_columns_and_says_nothing_where_nothing_is_known():
     table = releases.table()
 
-    assert list(table.columns) == ["name", "model", "transcoders", "features", "bytes", "licence", "revision"]
+    sizes = ["layers", "features", "bytes", "memory"]
+    assert list(table.columns) == ["name", "model", "transcoders", *sizes, "licence", "revision", "needs"]
     assert str(table["features"].dtype) == str(table["bytes"].dtype) == "Int64"
     assert table.set_index("name").loc["gemma-2-2b", "features"] == 425_984
+    assert table.set_index("name").loc["gemma-2-2b", "memory"] == 4 * 2 * 2304 * 16_384
+    assert table.set_index("name").loc["gpt2-small", "needs"] == "--allow-pickle"
+    assert table["licence"].str.len().min() > 0
     assert table["bytes"].isna().any()
     assert table.loc[0, "model"] == "atlas/demo/model"
