@@ -101,15 +101,22 @@ def summary(graph: Store, node: Node, own: Held) -> dict[str, Any] | None:
     """What a card shows of a feature on the default text; None where no text was observed.
 
     ``n_fires, density, mean_active, max_active, token_share, inv_sigma`` from the graph; where the staged
-    observation is on this machine also ``histogram`` (``edges`` and ``counts``) and ``examples`` (``value, text``),
-    else empty.
+    observation is on this machine also ``histogram`` (``edges`` and ``counts``), ``top_tokens`` (``text``, and the
+    ``share`` of all its activation that falls on that token) and ``examples`` (``value, text``), else empty.
     """
     if not own.observation:
         return None
     rests_on = own.observation
     found = records(graph, "feature_evidence", key=node.key)[0]
     numbers: dict[str, Any] = {name: None if pd.isna(found[name]) else found[name] for name in found if name != "key"}
-    said: dict[str, Any] = {**numbers, "n_fires": int(numbers["n_fires"]), **rests_on, "histogram": {}, "examples": []}
+    said: dict[str, Any] = {
+        **numbers,
+        "n_fires": int(numbers["n_fires"]),
+        **rests_on,
+        "histogram": {},
+        "top_tokens": [],
+    }
+    said["examples"] = []
     try:
         build = builds.find(own.run)
         seen = observations.find(build, rests_on["name"])
@@ -118,6 +125,11 @@ def summary(graph: Store, node: Node, own: Held) -> dict[str, Any] | None:
     row = _row(build, int(node.layer or 0), int(node.properties["idx"]))
     feature = seen.features().slice(row, 1).to_pylist()[0]
     said["histogram"] = {"edges": feature["bin_edges"], "counts": feature["bin_counts"]}
+    texts = build.nodes("Token")["text"]
+    said["top_tokens"] = [
+        {"text": texts[token].as_py(), "share": share}
+        for token, share in zip(feature["top_tokens"], feature["top_token_shares"], strict=True)
+    ]
     shown = examples(graph, node.key, k=3, observation=rests_on["name"])
     said["examples"] = [
         {"value": float(value), "text": _marked(list(tokens), min(int(position), BEFORE), 8)}

@@ -104,6 +104,9 @@ def _fires(seen: Mapping[str, Any], width: int) -> list[str]:
     if seen["histogram"]:
         edges, counts = seen["histogram"]["edges"], seen["histogram"]["counts"]
         lines.append(f"        {number(edges[0])} {_histogram(counts)} {number(edges[-1])}")
+    if seen["top_tokens"]:
+        most = [f"{quoted(token['text'])} {token['share']:.0%}" for token in seen["top_tokens"][:5]]
+        lines += _joined(["        mostly on " + most[0], *most[1:]], width)
     for example in seen["examples"]:
         lines.append(f" {number(example['value']):>6}  " + cut(visible(example["text"]), width - 9))
     return lines

@@ -2,7 +2,7 @@
 
 Weights are random; biases are set so that the wanted number fires. CPU seconds by layer say how it grows: a layer
 costs its tokens and logits, and a pair of layers its features. ``BENCH_LAYERS`` (default 2) says how many layers to
-take, ``BENCH_FEATURES`` how many features of each.
+take, ``BENCH_FEATURES`` how many features of each, ``BENCH_VOCAB`` how many tokens.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -29,7 +30,7 @@ from ingest.sources.memory import InMemory
 from ingest.transcoder import Transcoder
 from ingest.weights import open_model
 
-N_VOCAB, D_MODEL = 50_257, 768
+N_VOCAB, D_MODEL = int(os.environ.get("BENCH_VOCAB", "50257")), 768
 N_FEATURES = int(os.environ.get("BENCH_FEATURES", "24576"))
 AT_ONCE = 70 * N_FEATURES // 24_576
 
@@ -54,10 +55,11 @@ def layers(count: int) -> InMemory:
     return InMemory(made, name="tc-24k")
 
 
+@pytest.mark.timeout(4 * 3600)
 def test_describing_gpt2_shapes(tmp_path: Path):
     count = int(os.environ.get("BENCH_LAYERS", "2"))
     torch.manual_seed(0)
-    model = GPT2LMHeadModel(GPT2Config(n_layer=count, bos_token_id=0, eos_token_id=0)).eval()
+    model = GPT2LMHeadModel(GPT2Config(n_layer=count, vocab_size=N_VOCAB, bos_token_id=0, eos_token_id=0)).eval()
     words = {"<bos>": 0, "<unk>": 1} | {f" w{i}": i for i in range(2, N_VOCAB)}
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(WordLevel(words, unk_token="<unk>")), bos_token="<bos>", unk_token="<unk>"

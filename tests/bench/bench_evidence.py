@@ -1,25 +1,33 @@
 """What counting costs beside the model it listens to: CPU time of a pass over CPU time of the bare pass.
 
-Bare: the forward pass and every encoder. Target: 2 or less at the bundled model's size. In one process, alternated.
+Bare: the forward pass and every encoder. Target: 2 or less at the bundled model's size, the search for the strongest
+by TWERA and drive included: it is paid once a text, so its seconds are spread over the 2.5 million positions of the
+bundled corpus. In one process, alternated. ``BENCH_WINDOWS`` (default 128) says how much text is timed.
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+import pytest
 
+import ingest
 from atlas import demo
-from ingest.evidence.capture import Reader, Runner, joined, listening, load
+from ingest.evidence.capture import Batch, Reader, joined, listening
 from ingest.evidence.corpus import Request, head
 from ingest.evidence.counting import Shape, Sums
-from ingest.evidence.observe import _tokenizer
-from ingest.sources import open_transcoders
-from ingest.weights import open_model
+from ingest.evidence.observe import open_subject
+from ingest.evidence.relations import Relations, Totals
+from ingest.folding import Vectors
 
-WINDOWS, BATCH, ROUNDS = 128, 16, 3
+WINDOWS, BATCH, ROUNDS = int(os.environ.get("BENCH_WINDOWS", "128")), 16, 3
+POSITIONS = 2_500_000
+"""of the bundled corpus"""
 
 
 def _seconds(work: Callable[[], None]) -> float:
@@ -28,34 +36,51 @@ def _seconds(work: Callable[[], None]) -> float:
     return time.process_time() - start
 
 
-def bench_counting_beside_the_bare_pass() -> None:
-    weights, source = open_model(str(demo.MODEL)), open_transcoders(str(demo.TRANSCODERS))
-    tokenizer = _tokenizer(str(demo.MODEL))
-    text = head(Request(text=str(demo.CORPUS)), tokenizer, weights.n_vocab, WINDOWS)
-    runner = Runner(load(str(demo.MODEL)), weights)
-    reader = Reader(runner, source)
-    shape = Shape(reader.first, weights.n_vocab, 16)
+@pytest.mark.timeout(3600)
+def test_counting_beside_the_bare_pass(tmp_path: Path) -> None:
+    build = ingest.build(
+        model=str(demo.MODEL), transcoders=str(demo.TRANSCODERS), name="bunny/tc-1k", home=tmp_path, device="cpu"
+    )
+    subject = open_subject(build, str(demo.MODEL), str(demo.TRANSCODERS))
+    n_vocab, tokenizer = subject.weights.n_vocab, subject.tokenizer
+    text = head(Request(text=str(demo.CORPUS)), tokenizer, n_vocab, WINDOWS)
+    reader = Reader(subject.runner, subject.source)
+    shape = Shape(reader.first, n_vocab, 16)
     sums = Sums(shape, range(shape.n_features))
     batches = [text.windows(start, start + BATCH) for start in range(0, WINDOWS, BATCH)]
+    kept: list[Batch] = []
 
     def bare() -> None:
-        hooks = [(runner.layers[layer].norm, _encode(reader, index)) for index, layer in enumerate(reader.layers)]
+        layers = enumerate(reader.layers)
+        hooks = [(subject.runner.layers[layer].norm, _encode(reader, index)) for index, layer in layers]
         with listening(hooks):
             for ids in batches:
-                runner.run(ids)
+                subject.runner.run(ids)
 
     def whole() -> None:
         read = [
-            reader.read(ids, text.counted(ids, tokenizer.bos_token_id, None), number * BATCH)
-            for number, ids in enumerate(batches)
+            reader.read(ids, text.counted(ids, *subject.special), number * BATCH) for number, ids in enumerate(batches)
         ]
-        sums.add(joined(read))
+        kept[:] = [joined(read)]
+        sums.add(kept[0])
 
     whole()  # compiles
     rounds = [(_seconds(bare), _seconds(whole)) for _ in range(ROUNDS)]
-    ratio = statistics.median(full / alone for alone, full in rounds)
     positions = int(np.sum([ids.size for ids in batches]))
-    print(f"\nobserve: {ratio:.2f} x the bare pass; {rounds[0][1] / positions * 1e6:.0f} us of CPU a position")
+    alone, full = (statistics.median(column) / positions for column in zip(*rounds, strict=True))
+    totals = _totals(kept[0], shape)
+    relations = Relations(build, Vectors(subject.weights, subject.source), shape, totals, 16)
+    once = _seconds(lambda: relations.feeds(sums)) + _seconds(lambda: relations.features(sums))
+    print(f"\nbare {alone * 1e6:.0f} us a position, observed {full * 1e6:.0f}: {full / alone:.2f} x")
+    print(f"relating {once:.0f} s once: {(full + once / POSITIONS) / alone:.2f} x over {POSITIONS:,} positions")
+
+
+def _totals(batch: Batch, shape: Shape) -> Totals:
+    """What Relations needs to know of the batch."""
+    n = shape.n_features
+    counts = np.bincount(batch.feature, minlength=n), np.bincount(batch.feature, batch.value, n)
+    tokens = np.bincount(batch.token, minlength=shape.n_vocab)
+    return Totals(len(batch.token), tokens, batch.inverse, *counts)
 
 
 def _encode(reader: Reader, index: int) -> Callable:

@@ -191,6 +191,11 @@ def test_examples_and_the_card_show_where_a_feature_fires(graph, tiny, truth):
     assert card["evidence"]["n_fires"] == (truth.a[:, row] > 0).sum()
     assert sum(card["evidence"]["histogram"]["counts"]) == card["evidence"]["n_fires"]
     shown = present.card_text(card)
+    mass = np.bincount(truth.token, weights=truth.a[:, row])
+    (first, *_) = card["evidence"]["top_tokens"]
+    assert first["text"] == tiny.build.nodes("Token")["text"][int(mass.argmax())].as_py()
+    assert first["share"] == pytest.approx(mass.max() / mass.sum(), rel=1e-5)
+    assert f'mostly on "{first["text"]}" {first["share"]:.0%}' in shown
     assert "FIRES" in shown
     assert f"{card['evidence']['density']:.2%}" in shown
     assert max(map(len, shown.splitlines())) <= 100
