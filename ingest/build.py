@@ -108,7 +108,7 @@ def build(
     Raises :class:`atlas.errors.BadSource` for what cannot be read or does not fit, and :class:`atlas.errors.NoSpace`;
     either way nothing half-written is left, and the same call goes on where it stopped.
     """
-    how = {"allow_pickle": allow_pickle, "with_skips": with_skips}
+    how: dict[str, Any] = {"allow_pickle": allow_pickle, "with_skips": with_skips}
     job = prepare(model, transcoders, name, layers, keep, min_z, device, home, directions=directions, **how)
     done = _finished(job.path) or stage(_checked(job, check, force, say), progress)
     assert done is not None  # only ranks leave anything to others
@@ -138,7 +138,7 @@ def share(
     The rank that finds every unit done writes the build and returns it, the others None. A rank that was lost is
     started again with its number; :func:`build`, too, does whatever is missing. The files are those of one process.
     """
-    how = {"allow_pickle": allow_pickle, "with_skips": with_skips}
+    how: dict[str, Any] = {"allow_pickle": allow_pickle, "with_skips": with_skips}
     job = prepare(model, transcoders, name, layers, keep, min_z, device, home, rank.local, **how)
     return _finished(job.path) or stage(_checked(job, check, force, say), progress, rank)
 
@@ -157,7 +157,7 @@ def plan(
     with_skips: bool = False,
 ) -> Plan:
     """What :func:`build` would cost with the same arguments; computes and writes nothing."""
-    how = {"allow_pickle": allow_pickle, "with_skips": with_skips}
+    how: dict[str, Any] = {"allow_pickle": allow_pickle, "with_skips": with_skips}
     job = prepare(model, transcoders, name, layers, keep, min_z, device, home, **how)
     return _estimate(job, Sizes.of(job.vectors))
 

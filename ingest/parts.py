@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -125,7 +126,7 @@ class Parts:
         with disk(self.path):
             folder = self.path / "columns"
             folder.mkdir(exist_ok=True)
-            np.savez(folder / f"cuts-{source:03}.npz", **cuts)
+            _savez(folder / f"cuts-{source:03}.npz", cuts)
 
     def cuts(self, source: int) -> dict[str, np.ndarray]:
         with np.load(self.path / "columns" / f"cuts-{source:03}.npz") as stored:
@@ -188,8 +189,8 @@ class Writing:
         edges = _records(EDGE, row=result.row, col=result.col, weight=result.weight)
         np.save(self._folder / "edges.npy", edges)
         cuts = {f"cut_{order}": cut for order, cut in result.cuts.items()}
-        np.savez(self._folder / "statistics.npz", mean=result.mean, std=result.std, l1=result.l1, **cuts)
-        np.savez(self._folder / "columns.npz", **{f"{group:03}": sums for group, sums in enumerate(result.col_l1)})
+        _savez(self._folder / "statistics.npz", {"mean": result.mean, "std": result.std, "l1": result.l1, **cuts})
+        _savez(self._folder / "columns.npz", {f"{group:03}": sums for group, sums in enumerate(result.col_l1)})
         (self._folder / "seconds").write_text(f"{seconds:.3f}\n")
 
 
@@ -213,6 +214,10 @@ def _span(stored: np.ndarray, by: str, first: int, last: int) -> np.ndarray:
     """A copy of the records from ``first`` to ``last``, without reading the others."""
     start, stop = (bisect_left(range(len(stored)), bound, key=lambda i: stored[i][by]) for bound in (first, last))
     return np.array(stored[start:stop])
+
+
+def _savez(path: Path, arrays: dict[str, Any]) -> None:
+    np.savez(path, **arrays)
 
 
 def _records(dtype: np.dtype, **columns: np.ndarray) -> np.ndarray:

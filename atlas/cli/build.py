@@ -110,8 +110,9 @@ def _submit(asked: dict[str, Any], ranks: int, said: tuple[str, ...]) -> None:
     if any("=" not in pair for pair in said):
         raise BadSetting("--slurm-set takes KEY=VALUE, such as slurm_partition=gpu or timeout_min=120")
     pairs: dict[str, Any] = dict(pair.split("=", 1) for pair in said)
-    given = {key: int(value) if value.isdigit() else value for key, value in pairs.items()}
-    cluster = given.pop("cluster", None)
+    given: dict[str, Any] = {key: int(value) if value.isdigit() else value for key, value in pairs.items()}
+    cluster = pairs.get("cluster")
+    given.pop("cluster", None)
     jobs = slurm.submit(asked, ranks, cluster=cluster, parameters=given)
     click.echo(
         f"{len(jobs)} tasks submitted: {', '.join(job.job_id for job in jobs)}; logs are in {jobs[0].paths.folder}. "

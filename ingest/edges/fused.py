@@ -130,16 +130,17 @@ def survivors(
     (n_rows, depth), n_cols = a.shape, len(b)
     plain = a.device.type == "cpu"  # the interpreter, which has nothing to tune
     smallest = _SMALL if plain else {"BLOCK_M": 64, "BLOCK_N": 128}
-    words = torch.empty(n_rows, triton.cdiv(n_cols, 32), dtype=torch.int32, device=a.device)
-    row_part = torch.zeros(triton.cdiv(n_cols, smallest["BLOCK_N"]), n_rows, device=a.device)
-    col_part = torch.zeros(triton.cdiv(n_rows, smallest["BLOCK_M"]), n_cols, device=a.device)
-    kernel, options = (_survivors, _SMALL) if plain else (_tuned(), {})
+    words = torch.empty(n_rows, -(-n_cols // 32), dtype=torch.int32, device=a.device)
+    row_part = torch.zeros(-(-n_cols // smallest["BLOCK_N"]), n_rows, device=a.device)
+    col_part = torch.zeros(-(-n_rows // smallest["BLOCK_M"]), n_cols, device=a.device)
+    kernel, blocks = (_survivors, _SMALL) if plain else (_tuned(), {})
+    mode = "ieee" if precision == "fp32" else "tf32"
+    fixed: dict[str, Any] = {"SIGNS": reach.signs, "BY_Z": reach.by_z, "MODE": mode, **blocks}
     kernel[lambda size: (triton.cdiv(n_rows, size["BLOCK_M"]) * triton.cdiv(n_cols, size["BLOCK_N"]),)](
         a, b, rows.scale, cols.scale, rows.first, rows.second, cols.first, cols.second,
         reach.row_abs, reach.row_pos, reach.row_neg, reach.row_z, reach.col_abs, reach.col_z,
         reach.mean, reach.deviation, reach.far,
-        words, row_part, col_part, n_rows, n_cols, depth, tiny, slack, a.element_size(),
-        SIGNS=reach.signs, BY_Z=reach.by_z, MODE="ieee" if precision == "fp32" else "tf32", **options,
+        words, row_part, col_part, n_rows, n_cols, depth, tiny, slack, a.element_size(), **fixed,
     )  # fmt: skip
     return words, row_part.double().sum(dim=0), col_part.double().sum(dim=0)
 
@@ -156,10 +157,9 @@ def weigh(rows: Tensor, cols: Tensor, row: Tensor, col: Tensor) -> Float32[Tenso
     """The exact weights of pairs, as :func:`ingest.edges.kernels.weigh` has them."""
     weight = torch.empty(len(row), device=rows.device)
     pairs = _SMALL_PAIRS if rows.device.type == "cpu" else _PAIRS
+    fixed: dict[str, Any] = {"PAIRS": pairs, "LANES": LANES}
     if len(row):
-        _weigh[(triton.cdiv(len(row), pairs),)](
-            rows, cols, row, col, weight, len(row), rows.shape[1], PAIRS=pairs, LANES=LANES
-        )
+        _weigh[(triton.cdiv(len(row), pairs),)](rows, cols, row, col, weight, len(row), rows.shape[1], **fixed)
     return weight
 
 

@@ -163,11 +163,15 @@ class _Scan:
             least = row_z.clamp(max=self.wanted.min_z)
             row_z = torch.where(self.by_row.dense[r], row_z, least)
         return Thresholds(
-            *(rows[order][r] for order in ("abs", "pos", "neg")),
-            row_z,
-            cols["abs"][here],
-            cols["z"][here],
-            *(values[r] for values in (about.mean, about.deviation, about.far)),
+            row_abs=rows["abs"][r],
+            row_pos=rows["pos"][r],
+            row_neg=rows["neg"][r],
+            row_z=row_z,
+            col_abs=cols["abs"][here],
+            col_z=cols["z"][here],
+            mean=about.mean[r],
+            deviation=about.deviation[r],
+            far=about.far[r],
             signs=bool(self.wanted.row_pos or self.wanted.row_neg),
             by_z=bool(self.wanted.row_z or self.wanted.col_z or self.wanted.min_z is not None),
         )
@@ -182,10 +186,15 @@ class _Scan:
                 keep |= upper["z"] >= self.wanted.min_z
             row, col, weight = row[keep], col[keep], weight[keep]
         order = (row * len(self.product.cols) + col).argsort()
-        row, col, weight = (column[order].cpu().numpy() for column in (row, col, weight))
-        dense = (side.dense.nonzero().flatten().cpu().numpy().astype(np.int32) for side in (self.by_row, self.by_col))
-        sums = (self.row_l1, self.col_l1)
-        return Proposed(row.astype(np.int32), col.astype(np.int32), *dense, *sums, weight if self.exact else None)
+        return Proposed(
+            row=row[order].int().cpu().numpy(),
+            col=col[order].int().cpu().numpy(),
+            dense_rows=self.by_row.dense.nonzero().flatten().int().cpu().numpy(),
+            dense_cols=self.by_col.dense.nonzero().flatten().int().cpu().numpy(),
+            row_l1=self.row_l1,
+            col_l1=self.col_l1,
+            weight=weight[order].cpu().numpy() if self.exact else None,
+        )
 
 
 def _compared(

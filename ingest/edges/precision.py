@@ -32,7 +32,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float32
@@ -127,20 +127,23 @@ def _up(bound: Tensor) -> Tensor:
 @lru_cache(maxsize=16)
 def fastest(device: str, d_model: int) -> Precision:
     """The precision whose products are quickest on this device, by timing a few; float32 unless another is worth it."""
-    found: dict[Precision, float] = {}
-    allowed: tuple[Precision, ...] = ("fp32", "tf32", "fp16") if device.startswith("cuda") else ("fp32",)
+    if not device.startswith("cuda"):
+        return "fp32"
     vectors = torch.randn(4096, d_model, device=device)
-    length = torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64 if len(allowed) > 1 else None)
-    for precision in allowed if len(allowed) > 1 else ():
-        rows, cols = row_operand(vectors, length, precision), column_operand(vectors, length, precision)
-        with set_precision(precision):
-            for attempt in range(5):
-                product(rows, cols)[0, 0].item()
-                if attempt == 0:  # loads kernels
-                    start = time.perf_counter()
-            found[precision] = time.perf_counter() - start
-    best = min(found, key=lambda precision: found[precision], default="fp32")
-    return best if best == "fp32" or found["fp32"] > _WORTH * found[best] else "fp32"
+    seconds = {precision: _seconds(vectors, precision) for precision in get_args(Precision)}
+    best: Precision = min(seconds, key=lambda precision: seconds[precision])
+    return best if seconds["fp32"] > _WORTH * seconds[best] else "fp32"
+
+
+def _seconds(vectors: Tensor, precision: Precision) -> float:
+    length = torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64)
+    rows, cols = row_operand(vectors, length, precision), column_operand(vectors, length, precision)
+    with set_precision(precision):
+        product(rows, cols)[0, 0].item()  # loads kernels
+        start = time.perf_counter()
+        for _ in range(4):
+            product(rows, cols)[0, 0].item()
+        return time.perf_counter() - start
 
 
 @contextmanager

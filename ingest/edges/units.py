@@ -124,7 +124,8 @@ class Result:
 
     @classmethod
     def empty(cls) -> Result:
-        return cls(*(np.empty(0, dtype) for dtype in (np.int32, np.int32, np.float32)), *(np.empty((0, 0)),) * 3)
+        none, nothing = np.empty(0, np.int32), np.empty((0, 0))
+        return cls(none, none, np.empty(0, np.float32), nothing, nothing, nothing)
 
 
 def compute(
@@ -219,7 +220,8 @@ class _BestOfRows:
         assert self.count is not None
         keep, cut = self._best(self.count)
         row, col, weight, _, kept = (column[keep] for column in self._held)
-        return (row[~kept], col[~kept], weight[~kept]), cut
+        more = np.logical_not(kept)
+        return (row[more], col[more], weight[more]), cut
 
     def _best(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         row, _, _, size, _ = self._held
