@@ -35,7 +35,8 @@ def printed(book: nbformat.NotebookNode) -> Iterator[tuple[str, str]]:
     """Source and text output of each cell that computes."""
     for cell in book.cells:
         if cell.cell_type == "code":
-            texts = [out.get("text") or out.get("data", {}).get("text/plain", "") for out in cell.outputs]
+            shown = [out for out in cell.outputs if out.get("name") != "stderr"]
+            texts = [out.get("text") or out.get("data", {}).get("text/plain", "") for out in shown]
             yield cell.source, "\n".join(text.rstrip() for text in texts)
 
 
@@ -47,6 +48,7 @@ def rewrite(page: Path) -> None:
         cell.metadata = {}
         if cell.cell_type == "code":
             cell.execution_count = None
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
             for output in cell.outputs:
                 if "data" in output:
                     output.data = {"text/plain": output.data["text/plain"]}
