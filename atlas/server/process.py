@@ -5,6 +5,7 @@ A server outlives the Python that started it: it runs in a session of its own an
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -94,8 +95,8 @@ class Server:
             )
         _children.append(self._child)
         self.pid = self._child.pid
-        self.home.remember(self.pid)
         try:
+            self.home.remember(self.pid)
             self._await(time.monotonic() + wait)
         except BaseException:
             self.kill()
@@ -182,7 +183,8 @@ class Server:
                 time.sleep(0.02)
         self._child = self.pid = None
         if (self.home.path / "server.json").exists():
-            self.home.remember(None)
+            with contextlib.suppress(OSError):  # on a full disk; the number of a process that has ended misleads nobody
+                self.home.remember(None)
 
 
 def classpath(home: Home, lib: Path) -> str:

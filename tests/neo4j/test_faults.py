@@ -84,18 +84,17 @@ class Paced:
     """Progress that goes no faster than faults happen, so that all of them fall into the load."""
 
     def __init__(self, times: int) -> None:
-        self.times, self.done = times, 0
-        self.begun = threading.Event()
+        self.times, self.done, self.calls = times, 0, 0
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        self.begun.set()
+        self.calls += 1
         while what == "edges" and self.done < self.times * done // total:
             time.sleep(0.02)
 
 
 def during(load: Callable[[Paced], None], fault: Callable[[], None], times: int) -> None:
-    """Load, and meanwhile let a fault happen so many times, at moments nobody chose."""
-    pace, chance, failed = Paced(times), random.Random(SEED), []
+    """Load, and meanwhile let a fault happen so many times, at moments nobody chose, each after some progress."""
+    pace, chance, failed, seen = Paced(times), random.Random(SEED), [], 0
 
     def run() -> None:
         try:
@@ -105,10 +104,12 @@ def during(load: Callable[[Paced], None], fault: Callable[[], None], times: int)
 
     loading = threading.Thread(target=run)
     loading.start()
-    while loading.is_alive() and not pace.begun.wait(0.05):
-        pass
     while pace.done < times and loading.is_alive():
+        if pace.calls == seen:
+            time.sleep(0.02)
+            continue
         time.sleep(chance.uniform(0.05, 0.6))
+        seen = pace.calls
         fault()
         pace.done += 1
     pace.done = times
@@ -215,7 +216,7 @@ def test_a_server_without_memory_for_anything_says_so_and_the_load_goes_on_when_
         server.stop()
         poor = Server(
             server.home.path, version=version, port=server.home.port, auth=False, heap="256m",
-            settings={"db.memory.transaction.max": "1m"},
+            settings={"db.memory.transaction.max": "2m"},
         )  # fmt: skip
         load.EDGES_A_BATCH = 10_000
         with (

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+import queries
 from atlas.stores import open_store
 from atlas.stores.neo4j import Neo4jStore
 from atlas.stores.neo4j.fulltext import words
 from tests.neo4j import graphs
 from tests.toy import Toy
+from tests.unit.queries.test_meaning import Bag
 
 pytestmark = pytest.mark.neo4j
 
@@ -60,6 +63,19 @@ def test_both_stores_find_the_same(store: Neo4jStore, small: Toy, tmp_path: Path
             here, there = (one.fulltext(typed, limit=1000) for one in (store, folder))
             assert _found(here) == _found(there), typed
             assert (here.dtypes == there.dtypes).all()
+
+
+def test_both_stores_find_the_same_by_meaning(store: Neo4jStore, small: Toy, bystander: Toy, tmp_path: Path):
+    with open_store(tmp_path / "folder", read_only=False) as folder:
+        folder.create()
+        for toy in (small, bystander):
+            folder.add(toy.build)
+        store.add(small.build)
+
+        here, there = (queries.search(one, "rabbit says", by="meaning", encoder=Bag(), k=15) for one in (store, folder))
+
+    pd.testing.assert_frame_equal(here, there)
+    assert len(here) == 15
 
 
 def test_the_best_come_first_and_no_more_than_asked_for(store: Neo4jStore, small: Toy):

@@ -61,6 +61,8 @@ _READ_ONLY = frozenset(
         "Neo.ClientError.Security.Forbidden",
     }
 )
+_LOG_FAILED = "Neo.DatabaseError.Transaction.TransactionLogError"
+"""all that a server says whose disk has filled up while it was committing"""
 _FULL = re.compile(r"no space left|disk is full|not enough (disk )?space|out of disk", re.IGNORECASE)
 
 
@@ -138,8 +140,11 @@ def meaning(error: Exception, place: Place) -> AtlasError | None:
     code = getattr(error, "code", None) or ""
     said = first_line(error)
     where = place.address
-    if _FULL.search(str(error)):
-        return NoSpace(f"the disk of {where} is full ({said}); free some, then run the same command again")
+    if _FULL.search(str(error)) or code == _LOG_FAILED:
+        return NoSpace(
+            f"the disk of {where} is full, or cannot be written any more ({said}); make room there, restart the server "
+            "if it does not recover, then run the same command again"
+        )
     if isinstance(error, AuthError) or code.startswith("Neo.ClientError.Security.Auth"):
         if not place.password:
             return StoreUnreachable(

@@ -108,6 +108,10 @@ def fill(writer: Writer, place: Place, build: Observed, load: Load, progress: Pr
     _Filling(writer, place, load, progress).run(build)
 
 
+class _TooLarge(Exception):
+    """The server has too little memory for a batch, and it can be halved."""
+
+
 class _Filling:
     def __init__(self, writer: Writer, place: Place, load: Load, progress: Progress) -> None:
         self._writer = writer
@@ -174,7 +178,12 @@ class _Filling:
         }
 
         def unit(tx: neo4j.ManagedTransaction) -> None:
-            counters = tx.run(batch.query, parameters).consume().counters  # type: ignore[arg-type]
+            try:
+                counters = tx.run(batch.query, parameters).consume().counters  # type: ignore[arg-type]
+            except Neo4jError as error:
+                if error.code in OUT_OF_MEMORY and len(items) > 1:  # the driver would send it again for a while
+                    raise _TooLarge from error
+                raise
             if counters.nodes_created == 0:
                 raise Lost
             if batch.edges and counters.relationships_created != rows:
@@ -186,6 +195,8 @@ class _Filling:
                 with self._writer.session() as session:
                     session.execute_write(unit)
                 return True
+            except _TooLarge:
+                return False
             except (DriverError, Neo4jError, OSError) as error:
                 code = getattr(error, "code", None)
                 if code == UNIQUENESS and "AtlasBatch" in str(error):  # an attempt that seemed to fail was committed
