@@ -8,10 +8,11 @@
 // $limit: int = 20  how many to return
 // -> key: text, label: text, head_layer: int, head: int, weight: float, z: float, share: float
 MATCH (:Feature {key: $key})<-[e:ACTIVATES_VIA]-(n:Token)
-WHERE e.weight * $sign >= 0
-  AND ($head_layer < 0 OR (e.layer = $head_layer AND e.head = $head_number))
-WITH n, e, CASE WHEN $by = 'weight' THEN abs(e.weight) WHEN $by = 'share' THEN e.share ELSE abs(e.z) END AS size
-WHERE size >= $min
+// What is not asked for has size -1: a condition on the nodes alone would let an engine read all of them first.
+WITH n, e, CASE WHEN e.weight * $sign < 0
+    OR ($head_layer >= 0 AND (e.layer <> $head_layer OR e.head <> $head_number)) THEN -1.0
+  WHEN $by = 'weight' THEN abs(e.weight) WHEN $by = 'share' THEN e.share ELSE abs(e.z) END AS size
+WHERE size >= 0 AND size >= $min
 RETURN n.key AS key, n.text AS label, e.layer AS head_layer, e.head AS head, e.weight AS weight, e.z AS z,
   e.share AS share
 ORDER BY size DESC, key, head_layer, head

@@ -11,10 +11,11 @@
 // $limit: int = 20  how many to return
 // -> key: text, layer: int, label: text, head_layer: int, head: int, weight: float, z: float, share: float
 MATCH (:Token {key: $key})<-[e:PROMOTES_VIA]-(n:Feature)
-WHERE ($set = '' OR n.set = $set) AND n.layer >= $first AND n.layer <= $last AND e.weight * $sign >= 0
-  AND ($head_layer < 0 OR (e.layer = $head_layer AND e.head = $head_number))
-WITH n, e, CASE WHEN $by = 'weight' THEN abs(e.weight) WHEN $by = 'share' THEN e.share ELSE abs(e.z) END AS size
-WHERE size >= $min
+// What is not asked for has size -1: a condition on the nodes alone would let an engine read all of them first.
+WITH n, e, CASE WHEN ($set <> '' AND n.set <> $set) OR n.layer < $first OR n.layer > $last OR e.weight * $sign < 0
+    OR ($head_layer >= 0 AND (e.layer <> $head_layer OR e.head <> $head_number)) THEN -1.0
+  WHEN $by = 'weight' THEN abs(e.weight) WHEN $by = 'share' THEN e.share ELSE abs(e.z) END AS size
+WHERE size >= 0 AND size >= $min
 RETURN n.key AS key, n.layer AS layer, n.label AS label, e.layer AS head_layer, e.head AS head, e.weight AS weight, e.z AS z,
   e.share AS share
 ORDER BY size DESC, key, head_layer, head
