@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,12 +12,11 @@ import pandas as pd
 from atlas.errors import BadKey, BadSetting
 from atlas.matches import Matches, matches
 from atlas.provenance import Run
-from queries.alike import Best, best, by_chance
+from queries.alike import Best, best
 from queries.answers import choice, count, rows
 from queries.catalog import ask
 from queries.held import Held, envelope, held, one_set
 from queries.profiles import BLOCKS, Numbered, both, numbered
-from queries.rewired import ROUNDS
 
 if TYPE_CHECKING:
     from atlas.stores import Progress, Store
@@ -32,9 +31,6 @@ COLUMNS = {
     "label_b": "text",
 }
 
-_DIGITS = 6
-"""of a score: what lies beyond is rounding"""
-
 
 def compare(
     graph: Store,
@@ -45,10 +41,6 @@ def compare(
     p: float = 0.01,
     only: str | None = None,
     k: int | None = None,
-    samples: int = 10,
-    rounds: int = ROUNDS,
-    seed: int = 0,
-    progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Every feature of one set with its best counterpart in another, of the same model or of another.
 
@@ -56,44 +48,34 @@ def compare(
     writes), ``inputs`` or ``outputs`` (one of the two), ``description`` (the words said of it), ``all`` (tokens, and
     words where both features have some). ``score`` is the mean of the cosines of z in each of these, over all that the
     builds kept: 1 is the same profile. Two vocabularies meet in the tokens whose text only one token of each has.
-    ``null_p``: how often the feature would find as good a counterpart among features of ``b`` whose tokens are handed
-    out anew (:mod:`queries.alike`), from ``samples`` such sets drawn with ``seed``, ``rounds`` rounds of swaps each;
-    even over 0 to 1 where two sets have nothing to do with each other. ``mutual``: each is the other's best.
+    ``null_p``: how often chance would let a feature's best score stand out so far from its others, when nothing in the
+    other set stands for it (:mod:`queries.alike`): even over 0 to 1 where their tail is exponential, as between a
+    trained set and a random one of the same model; larger, so cautious, where it is lighter. Up to three features of
+    the other set may stand for one. ``mutual``: each is the other's best.
 
     Rows are the features of ``a``, the best score first, ties by layer and index; ``k``: only so many. ``only="a"``:
     those of ``a`` without a counterpart (``null_p`` above ``p``), the least alike first, each with the nearest there
     is; ``only="b"`` likewise. Columns ``key_a, key_b, score, null_p, mutual, label_a, label_b``.
     ``attrs`` count: ``matched`` (mutual and ``null_p`` at most ``p``), ``only_a``, ``only_b``, ``shared_tokens``.
-    Memory: about 100 B a connection with a token, and 300 MB. Raises BadKey, Ambiguous, BadSetting.
+    Memory: about 100 B a connection with a token, 300 B a feature, and 300 MB. Raises BadKey, Ambiguous, BadSetting.
     """
     choice("by", by, tuple(BLOCKS))
     if only is not None:
         choice("only", only, ("a", "b"))
     limit = None if k is None else count("k", k)
-    count("samples", samples)
-    count("rounds", rounds)
-    count("seed", seed, 0)
     if isinstance(p, bool) or not isinstance(p, int | float) or not 0 < p <= 1:
         raise BadSetting(f"p is {ascii(p)[:40]}; give a number above 0, and 1 at most")
     left, right = two_sets(graph, a, b)
     one, other = numbered(graph, left), numbered(graph, right)
     mine, theirs, shared = both(graph, one, other, by)
-    forth, back = (Best(one.partner, one.score.round(_DIGITS)) for one in best(mine, theirs))
-    rng = np.random.default_rng(seed)
-
-    def show(before: int) -> Any:
-        return lambda done: progress("chance", before + done, 2 * samples) if progress else None
-
-    chance = {"samples": samples, "rounds": rounds, "rng": rng}
-    p_forth = by_chance(mine, theirs, forth.score, **chance, show=show(0))
-    p_back = by_chance(theirs, mine, back.score, **chance, show=show(samples))
+    forth, back = best(mine, theirs), best(theirs, mine)
     mutual = _mutual(forth, back)
-    listed = (forth, p_forth, mutual) if only != "b" else (back, p_back, _mutual(back, forth))
+    listed = (forth, mutual) if only != "b" else (back, _mutual(back, forth))
     frame, total = _rows(graph, one, other, *listed, only=only, p=float(p), k=limit)
-    settings = {"by": by, "samples": samples, "rounds": rounds, "seed": seed}
+    settings = {"by": by}
     run = Run({"a": {"set": left.key, "run": left.run}, "b": {"set": right.key, "run": right.run}}, settings)
-    matched = int((mutual & (p_forth <= p)).sum())
-    only_a, only_b = int((p_forth > p).sum()), int((p_back > p).sum())
+    matched = int((mutual & (forth.null_p <= p)).sum())
+    only_a, only_b = int((forth.null_p > p).sum()), int((back.null_p > p).sum())
     frame.attrs = envelope([left, right], "z", False, math.inf)
     frame.attrs |= settings | {
         "score": "score",
@@ -132,7 +114,7 @@ def matches_of(found: pd.DataFrame) -> Matches:
         raise BadSetting("these rows are what only one set has; give what queries.compare returns without only")
     left, right = found.attrs["set"]
     runs = found.attrs["run"] if isinstance(found.attrs["run"], list) else [found.attrs["run"]] * 2
-    settings = {name: found.attrs[name] for name in ("by", "samples", "rounds", "seed")}
+    settings = {"by": found.attrs["by"]}
     run = Run({"a": {"set": left, "run": runs[0]}, "b": {"set": right, "run": runs[1]}}, settings)
     kept = found[found["mutual"] & (found["null_p"] <= found.attrs["p"])]
     pairs = zip(kept["key_a"], kept["key_b"], kept["score"], kept["null_p"], strict=True)
@@ -172,7 +154,6 @@ def _rows(
     one: Numbered,
     other: Numbered,
     found: Best,
-    p_values: np.ndarray,
     mutual: np.ndarray,
     *,
     only: str | None,
@@ -181,7 +162,7 @@ def _rows(
 ) -> tuple[pd.DataFrame, int]:
     """The rows that are asked for, in order, and how many there would be without ``k``."""
     order = np.argsort(found.score if only else -found.score, kind="stable")
-    order = order[p_values[order] > p] if only else order
+    order = order[found.null_p[order] > p] if only else order
     total = len(order)
     mine, theirs = (other, one) if only == "b" else (one, other)
     labels = [_labels(graph, side) for side in (mine, theirs)] if total else [{}, {}]
@@ -192,7 +173,7 @@ def _rows(
         label, best_label = labels[0][key], labels[1].get(best_key, "")
         ends = (best_key, key) if only == "b" else (key, best_key)
         names = (best_label, label) if only == "b" else (label, best_label)
-        made.append((*ends, float(found.score[at]), float(p_values[at]), bool(mutual[at]), *names))
+        made.append((*ends, float(found.score[at]), float(found.null_p[at]), bool(mutual[at]), *names))
     return rows(made, COLUMNS), total
 
 

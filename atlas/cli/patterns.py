@@ -85,8 +85,6 @@ def motifs(output: Output, set_key: str | None, minimum: float | None, **options
     show_default=True,
     help="How often chance may find a counterpart as good.",
 )
-@click.option("--samples", type=click.IntRange(min=1), default=10, show_default=True, help="Sets drawn by chance.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the draws.")
 @click.option("--keep", "kept", is_flag=True, help="Keep the mutual ones as MATCHES in the atlas.")
 def compare(output: Output, a: str, b: str, k: int, only: str | None, kept: bool, **options: Any) -> None:
     """Two models or sets: features that stand for each other, and what only one has."""
@@ -95,8 +93,8 @@ def compare(output: Output, a: str, b: str, k: int, only: str | None, kept: bool
 
     if kept and only:
         raise click.UsageError("--keep and --only exclude each other")
-    with opened(output) as graph, progress(output.quiet or not sys.stderr.isatty()) as show:
-        found = queries.compare(graph, a, b, only=only, k=None if kept else k, progress=show, **options)
+    with opened(output) as graph:
+        found = queries.compare(graph, a, b, only=only, k=None if kept else k, **options)
     if kept:
         count = queries.keep(found, output.store)
         found = first(found, k)

@@ -103,23 +103,39 @@ def test_a_shuffled_and_noised_copy_is_recovered_one_to_one(sets: Sets):
     assert found.attrs["run"] == [sets.original.run, sets.copy.run]
 
 
-def test_between_strangers_null_p_is_even_and_almost_nothing_is_matched(sets: Sets):
+def test_between_strangers_chance_is_never_taken_for_a_find(sets: Sets):
     pooled = [
-        queries.compare(sets.graph, one, "stranger", by=by, samples=20)
+        queries.compare(sets.graph, one, "stranger", by=by)
         for one, by in (("original", "tokens"), ("original", "inputs"), ("foreign", "outputs"))
     ]
 
-    for found in pooled:
-        assert stats.kstest(found["null_p"], "uniform").pvalue > 1e-3
-    matched = sum(found.attrs["matched"] for found in pooled)
-    assert matched <= 0.03 * sum(map(len, pooled))
+    p = np.concatenate([found["null_p"] for found in pooled])
+    for level in (0.01, 0.05, 0.1, 0.25, 0.5):
+        assert (p <= level).mean() <= level + 3 * math.sqrt(level / len(p))
+    assert sum(found.attrs["matched"] for found in pooled) <= 0.02 * len(p)
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0])
+def test_null_p_is_even_where_scores_fall_off_exponentially(scale: float):
+    scores = np.sort(np.random.default_rng(0).exponential(scale, (4_000, 900)), axis=1)[:, ::-1][:, :32]
+
+    p = alike._by_chance(scores, 900)
+
+    assert stats.kstest(p, "uniform").pvalue > 1e-3
+
+
+def test_two_features_that_stand_for_one_do_not_hide_each_other():
+    scores = np.sort(np.random.default_rng(1).exponential(0.02, (200, 900)), axis=1)[:, ::-1][:, :32]
+    scores[:, :2] = 0.9, 0.88
+
+    assert (alike._by_chance(scores, 900) < 1e-3).all()
 
 
 def test_scores_are_the_cosines_and_mutual_is_best_of_both(sets: Sets):
     by_hand = cosines(sets.original, sets.stranger)
     keys, there = sets.original.keys("Feature"), sets.stranger.keys("Feature")
 
-    found = queries.compare(sets.graph, "original", "stranger", samples=1)
+    found = queries.compare(sets.graph, "original", "stranger")
 
     for row in found.itertuples():
         at, partner = keys.index(row.key_a), there.index(row.key_b)
@@ -130,10 +146,10 @@ def test_scores_are_the_cosines_and_mutual_is_best_of_both(sets: Sets):
 
 
 def test_how_much_is_looked_at_at_once_does_not_matter(sets: Sets, monkeypatch: pytest.MonkeyPatch):
-    whole = queries.compare(sets.graph, "original", "stranger", samples=2)
+    whole = queries.compare(sets.graph, "original", "stranger")
     monkeypatch.setattr(alike, "_TERMS_AT_ONCE", 100)
 
-    assert queries.compare(sets.graph, "original", "stranger", samples=2).equals(whole)
+    assert queries.compare(sets.graph, "original", "stranger").equals(whole)
 
 
 @pytest.mark.parametrize("only", ["a", "b"])
@@ -170,10 +186,10 @@ def test_features_of_which_the_same_is_said_match_by_description(sets: Sets):
 
 
 def test_words_count_beside_tokens_where_both_features_have_some(sets: Sets):
-    tokens = queries.compare(sets.graph, "original", "copy", samples=1).set_index("key_a")["score"]
-    words = queries.compare(sets.graph, "original", "copy", by="description", samples=1).set_index("key_a")["score"]
+    tokens = queries.compare(sets.graph, "original", "copy").set_index("key_a")["score"]
+    words = queries.compare(sets.graph, "original", "copy", by="description").set_index("key_a")["score"]
 
-    found = queries.compare(sets.graph, "original", "copy", by="all", samples=1)
+    found = queries.compare(sets.graph, "original", "copy", by="all")
 
     described = {sets.original.keys("Feature")[row] for row in range(0, 140, 3)}
     for row in found.itertuples():
@@ -241,7 +257,6 @@ def test_two_models_are_joined_through_their_tokens_in_one_statement(sets: Sets)
         (("original", "copy"), {"only": "c"}, "only is 'c'"),
         (("original", "copy"), {"p": 0}, "p is 0"),
         (("original", "copy"), {"k": 0}, "k is 0"),
-        (("original", "copy"), {"samples": 0}, "samples is 0"),
         (("original", "stranger"), {"by": "description"}, "atlas describe stranger/tc-40"),
     ],
 )
