@@ -72,6 +72,7 @@ def test_a_server_that_is_not_ours_is_not_stopped(settings: Place, small: Toy, a
     assert "--files FOLDER" in said
 
 
+@pytest.mark.timeout(900)  # starts a server several times
 def test_the_importer_loads_beside_what_our_server_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, atlas: Atlas):
     if servers.OWN:
         pytest.skip("needs a server of its own; unset NEO4J_TEST_URI to run this")

@@ -134,6 +134,7 @@ def kill_the_server_during_a_load(version: str, times: int, tmp_path: Path, home
         sound(server, toy, bystander)
 
 
+@pytest.mark.timeout(900)  # starts a server several times
 @short
 def test_a_server_killed_three_times_in_one_load(version: str, times: int, tmp_path: Path, home: Path):
     kill_the_server_during_a_load(version, times, tmp_path, home)

@@ -30,6 +30,7 @@ def stopped(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
     server.stop()
 
 
+@pytest.mark.timeout(900)  # starts a server several times
 @pytest.mark.neo4j
 @pytest.mark.parametrize("stopped", [LTS], indirect=True)
 def test_the_importer_of_the_other_version_writes_the_same_graph(
@@ -47,6 +48,7 @@ def test_the_importer_of_the_other_version_writes_the_same_graph(
         assert (store.doctor()["state"] == "right").all()
 
 
+@pytest.mark.timeout(900)  # starts a server several times
 @pytest.mark.neo4j
 @pytest.mark.parametrize("stopped", VERSIONS if servers.EVERY else [CURRENT], indirect=True)
 def test_both_ways_make_the_same_graph_and_nothing_is_lost_by_the_second(
