@@ -107,7 +107,7 @@ def readable(store: Path, k: int = 8) -> list[str]:
 
     with package.open(store) as graph:
         rows = graph.run(
-            "MATCH (t:Token)-[e:ACTIVATES]->(f:Feature) WHERE e.z > 6 WITH f, count(*) AS n, sum(e.z) AS z "
+            "MATCH (t:Token)-[e:ACTIVATES]->(f:Feature) WHERE e.z > 4 WITH f, count(*) AS n, sum(e.z) AS z "
             "ORDER BY z DESC LIMIT 200 RETURN f.key AS key, n, z"
         )
         lines = []
