@@ -75,6 +75,10 @@ def describe(subject: Subject, request: Request, progress: Progress | None = Non
 
 
 def _published(subject: Subject, request: Request, progress: Progress | None) -> Descriptions:
+    if subject.source.info.targets:
+        raise BadSetting(
+            f"{subject.build.set_key} is cross-layer, and WeightLens knows one decoder a feature; use --preset atlas"
+        )
     branch = branch_of(subject.weights, request.branch, subject.build.model)
     given = _PAPER[branch] if request.preset == "weightlens-paper" else _CODE
     thresholds = Thresholds(request.token_z or given.tokens, request.feature_z or given.features)
