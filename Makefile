@@ -20,7 +20,7 @@ lint: $(VENV)/.all  ## style, types, arrows
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/pyright
 
 bench: $(VENV)/.all  ## ratios, on a quiet machine
-	$(BIN)/python -m pytest tests/bench -o python_files='bench_*.py' --benchmark-enable -s
+	$(BIN)/python -m pytest tests/bench -o python_files='bench_*.py' -o python_functions='test_* bench_*' -s
 
 neo4j: $(VENV)/.all  ## a real Neo4j on loopback, without Docker
 	$(BIN)/python -m atlas.server
