@@ -62,13 +62,13 @@ RETURN s.format AS format
 _TAKE = """
 MATCH (s:AtlasState {key: 'state'})
 SET s.asked = timestamp()
-WITH s, s.owner IS NULL OR s.owner = $owner OR s.expires < timestamp() OR (s.host = $host AND s.pid IN $dead) AS free
+WITH s, s.owner IS NULL OR s.owner = $owner OR s.expires < timestamp() OR s.owner IN $gone AS free
 FOREACH (_ IN CASE WHEN free THEN [1] ELSE [] END |
   SET s.owner = $owner, s.host = $host, s.pid = $pid, s.what = $what, s.since = timestamp(),
       s.expires = timestamp() + 1000 * $lease)
 RETURN free, s.what AS what, s.host AS host, s.pid AS pid, (timestamp() - s.since) / 1000 AS seconds
 """
-_HELD = "MATCH (s:AtlasState {key: 'state'}) RETURN s.host AS host, s.pid AS pid"
+_HELD = "MATCH (s:AtlasState {key: 'state'}) RETURN s.host AS host, s.pid AS pid, s.owner AS owner"
 _RENEW = """
 MATCH (s:AtlasState {key: 'state', owner: $owner})
 SET s.expires = timestamp() + 1000 * $lease
@@ -83,6 +83,10 @@ MATCH (s:AtlasState {key: 'state', owner: $owner})
 SET s.generation = s.generation + CASE WHEN s.generation % 2 = $odd THEN 0 ELSE 1 END
 RETURN s.generation AS generation
 """
+
+
+_owners: set[str] = set()
+"""those of this process that write now"""
 
 
 @dataclass(frozen=True)
@@ -187,14 +191,15 @@ def writing(driver: neo4j.Driver, database: str, address: str, what: str) -> Ite
     """
     writer = Writer(driver, database, uuid.uuid4().hex, address)
     held = writer.run(_HELD)
-    dead = [record["pid"] for record in held if record["host"] == _host() and not _lives(record["pid"])]
+    gone = [one["owner"] for one in held if one["host"] == _host() and not _writes(one["pid"], one["owner"])]
     asked = {"owner": writer.owner, "host": _host(), "pid": os.getpid(), "what": what, "lease": LEASE_SECONDS}
-    (taken,) = writer.run(_TAKE, dead=dead, **asked)
+    (taken,) = writer.run(_TAKE, gone=gone, **asked)
     if not taken["free"]:
         raise StoreLocked(
             f"{address}: {taken['what']} has been going on for {taken['seconds']} s (process {taken['pid']} on "
             f"{str(taken['host']).partition(' ')[0]}); wait until it is done, then run the same command again"
         )
+    _owners.add(writer.owner)
     ended = threading.Event()
     renewal = threading.Thread(target=_renew, args=(writer, ended), name="atlas-lease", daemon=True)
     renewal.start()
@@ -208,6 +213,7 @@ def writing(driver: neo4j.Driver, database: str, address: str, what: str) -> Ite
     finally:
         ended.set()
         renewal.join()
+        _owners.discard(writer.owner)
         with contextlib.suppress(Exception):  # a server that is gone forgets us when the lease runs out
             writer.run_at_once(_LEAVE, owner=writer.owner)
 
@@ -224,6 +230,11 @@ def _host() -> str:
     """This machine since it was last started: process numbers mean something within it only."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     return f"{socket.gethostname()} {boot.read_text().strip() if boot.exists() else ''}".strip()
+
+
+def _writes(pid: int, owner: str) -> bool:
+    """Whether a writer on this machine is still at it; one of this process may have been unable to say that it left."""
+    return owner in _owners if pid == os.getpid() else _lives(pid)
 
 
 def _lives(pid: int) -> bool:
