@@ -11,11 +11,12 @@ Specification, format 1. Keywords as in RFC 2119.
       edges/ACTIVATES/*.parquet FEEDS/*.parquet PROMOTES/*.parquet
       stats/ACTIVATES.parquet FEEDS.parquet PROMOTES.parquet logits.parquet
       …                         what attention's heads add, where it was asked for: :mod:`atlas.through`
+      vectors/                  what features read and write with, where it was asked for: :mod:`atlas.vectors`
       work/                     parts of an unfinished build; a finished one has none
 
 * The manifest MUST hold ``format`` (1), ``run``, ``model.name``, ``set.name``, ``layers`` (ascending; those that have a
   transcoder), ``features_per_layer`` and ``files``: each file but itself and run.json with its ``rows``, ``bytes`` and
-  ``sha256``. It MAY hold more. Two builds of the same input MUST have equal manifests.
+  ``sha256``. It MAY hold more. Two builds of the same input MUST have equal manifests, but for the vectors.
 * Node files MUST have the Arrow schema of :data:`atlas.schema.NODES` for their label. There MUST be one model, one set
   and one run, those that the manifest names. Tokens MUST be sorted by id, features by (layer, idx), both with no gaps
   and with the keys of :mod:`atlas.model`: a *row number* names a node, and its key follows from it.
@@ -69,7 +70,9 @@ STATS_COLUMNS = {
     "PROMOTES": pa.schema([("source", pa.int32()), *_ROW_STATISTICS]),
     "logits": pa.schema([("target", pa.int32()), ("l1", pa.float64())]),
 }
-_FILE_NAME = re.compile(r"^(nodes|stats|edges/[A-Z_]+)/[A-Za-z0-9_-][A-Za-z0-9_.-]*\.parquet\Z")
+_FILE_NAME = re.compile(
+    r"^((nodes|stats|edges/[A-Z_]+)/[A-Za-z0-9_-][A-Za-z0-9_.-]*\.parquet|vectors/(en|de)coder\.npy)\Z"
+)
 
 
 @dataclass(frozen=True)
@@ -358,6 +361,7 @@ def _lacking(manifest: dict[str, Any]) -> str:
         "layers": layers == sorted(set(layers)) and len(layers) > 0 and all(type(n) is int and n >= 0 for n in layers),
         "features_per_layer": len(sizes) == len(layers) and all(type(n) is int and n > 0 for n in sizes),
         "files": needed <= manifest["files"].keys() and all(map(_FILE_NAME.match, manifest["files"])),
+        "both vectors": len({f"vectors/{name}.npy" in manifest["files"] for name in ("encoder", "decoder")}) == 1,
         "rows, bytes and sha256 of every file": all(
             type(entry["rows"]) is type(entry["bytes"]) is int and type(entry["sha256"]) is str
             for entry in manifest["files"].values()

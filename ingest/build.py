@@ -34,7 +34,7 @@ from atlas.errors import BadBuild, BadSetting
 from atlas.model import MODEL_NAME, SET_NAME
 from atlas.provenance import Run
 from atlas.staging import STATS_COLUMNS, Build, open_build
-from ingest import nodes, skips, through, through_files
+from ingest import nodes, skips, staged_vectors, through, through_files
 from ingest.assemble import Assembly, decide_columns
 from ingest.computing import Progress, compute_units
 from ingest.directions import Direction, WithDirections
@@ -71,6 +71,8 @@ class Job:
     given: dict[str, Any]
     """where model and transcoders were read, for whoever runs them again, and how they fit; noted outside the hash"""
     rehearsal: Rehearsal
+    staged_vectors: bool | None
+    """whether the build holds the features' vectors; None where their size decides"""
 
     @property
     def name(self) -> str:
@@ -89,6 +91,7 @@ def build(
     home: str | Path | None = None,
     allow_pickle: bool = False,
     with_skips: bool = False,
+    vectors: bool | None = None,
     directions: Sequence[Direction] = (),
     check: bool = True,
     force: bool = False,
@@ -100,19 +103,20 @@ def build(
     ``model``: a local folder, a hub ``repo[@revision]``, or a loaded model. ``transcoders``: a local folder, a hub
     ``repo[/folder][@revision]``, ``saelens:RELEASE``, or a dict by layer. ``name``: ``MODEL/SET``, for keys. ``keep``
     and ``min_z`` say what is kept (:class:`ingest.edges.Keep`). ``with_skips`` lets paths run through the set's linear
-    skips, under a name of its own. ``directions`` stand behind the features (:mod:`ingest.directions`). ``check`` first
-    measures how the set fits the model, and refuses one that fits another convention better, unless ``force``; ``say``
-    is called with the figures (:mod:`ingest.guard`). ``progress`` is called with (what, done, total), in millions of
-    products while edges are computed.
+    skips, under a name of its own. ``vectors``: whether those of the features are staged too (:mod:`atlas.vectors`);
+    None is up to 1 GB, and True adds them to a finished build. ``directions`` stand behind the features
+    (:mod:`ingest.directions`). ``check`` first measures how the set fits the model, and refuses one that fits another
+    convention better, unless ``force``; ``say`` is called with the figures (:mod:`ingest.guard`). ``progress`` is
+    called with (what, done, total), in millions of products while edges are computed.
 
     Raises :class:`atlas.errors.BadSource` for what cannot be read or does not fit, and :class:`atlas.errors.NoSpace`;
     either way nothing half-written is left, and the same call goes on where it stopped.
     """
-    how: dict[str, Any] = {"allow_pickle": allow_pickle, "with_skips": with_skips}
+    how: dict[str, Any] = {"allow_pickle": allow_pickle, "with_skips": with_skips, "vectors": vectors}
     job = prepare(model, transcoders, name, layers, keep, min_z, device, home, directions=directions, **how)
     done = _finished(job.path) or stage(_checked(job, check, force, say), progress)
     assert done is not None  # only ranks leave anything to others
-    return done
+    return staged_vectors.added(job, done)
 
 
 def share(
@@ -128,6 +132,7 @@ def share(
     home: str | Path | None = None,
     allow_pickle: bool = False,
     with_skips: bool = False,
+    vectors: bool | None = None,
     check: bool = True,
     force: bool = False,
     say: Callable[[str], None] | None = None,
@@ -138,9 +143,10 @@ def share(
     The rank that finds every unit done writes the build and returns it, the others None. A rank that was lost is
     started again with its number; :func:`build`, too, does whatever is missing. The files are those of one process.
     """
-    how: dict[str, Any] = {"allow_pickle": allow_pickle, "with_skips": with_skips}
+    how: dict[str, Any] = {"allow_pickle": allow_pickle, "with_skips": with_skips, "vectors": vectors}
     job = prepare(model, transcoders, name, layers, keep, min_z, device, home, rank.local, **how)
-    return _finished(job.path) or stage(_checked(job, check, force, say), progress, rank)
+    done = _finished(job.path) or stage(_checked(job, check, force, say), progress, rank)
+    return done and staged_vectors.added(job, done)
 
 
 def plan(
@@ -155,9 +161,10 @@ def plan(
     home: str | Path | None = None,
     allow_pickle: bool = False,
     with_skips: bool = False,
+    vectors: bool | None = None,
 ) -> Plan:
     """What :func:`build` would cost with the same arguments; computes and writes nothing."""
-    how: dict[str, Any] = {"allow_pickle": allow_pickle, "with_skips": with_skips}
+    how: dict[str, Any] = {"allow_pickle": allow_pickle, "with_skips": with_skips, "vectors": vectors}
     job = prepare(model, transcoders, name, layers, keep, min_z, device, home, **how)
     return _estimate(job, Sizes.of(job.vectors))
 
@@ -175,6 +182,7 @@ def prepare(
     *,
     allow_pickle: bool = False,
     with_skips: bool = False,
+    vectors: bool | None = None,
     directions: Sequence[Direction] = (),
 ) -> Job:
     """Open and check everything that goes in."""
@@ -221,6 +229,7 @@ def prepare(
         path=builds_folder(home) / f"{model_name}-{set_name}-{run.id}",
         given=given | _meant(transcoders, info),
         rehearsal=rehearsal,
+        staged_vectors=vectors,
     )
 
 
@@ -293,6 +302,7 @@ def stage(job: Job, progress: Progress | None = None, rank: Rank | None = None) 
 
 def _estimate(job: Job, sizes: Sizes) -> Plan:
     plan = estimate(job.name, sizes, job.keep, job.min_z, device=job.device)
+    plan = replace(plan, disk=plan.disk + staged_vectors.size(job.staged_vectors, sizes))
     return through.estimated(plan, job.vectors, sizes, job.keep.heads) if job.keep.heads else plan
 
 
@@ -331,6 +341,8 @@ def _write(
     writer.table("stats/logits.parquet", pa.table(logits, schema=STATS_COLUMNS["logits"]))
     if of_heads:
         through_files.write(job, of_heads, sizes, parts, writer)
+    if staged_vectors.size(job.staged_vectors, sizes):
+        staged_vectors.write(job.vectors, sizes, writer)
     n_edges = writer.rows("edges/")
     cut = {**job.keep.said, "min_z": job.min_z}
     if job.vectors.with_skips:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -46,18 +46,35 @@ class Writer:
     @contextmanager
     def open(self, name: str, columns: pa.Schema) -> Iterator[pq.ParquetWriter]:
         """One file in several pieces."""
+        with self._beside(name) as beside:
+            with pq.ParquetWriter(beside, columns, **_encoding(columns)) as file:
+                yield file
+            self._put(name, beside, pq.read_metadata(beside).num_rows)
+
+    @contextmanager
+    def array(self, name: str, shape: tuple[int, int]) -> Iterator[IO[bytes]]:
+        """A file of numpy's, little-endian float16, whose rows are written as bytes."""
+        with self._beside(name) as beside:
+            with beside.open("wb") as file:
+                header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                yield file
+            self._put(name, beside, shape[0])
+
+    @contextmanager
+    def _beside(self, name: str) -> Iterator[Path]:
         path = self.path / name
         beside = path.with_name(f".{path.name}-{os.getpid()}")
         try:
             with disk(self.path):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with pq.ParquetWriter(beside, columns, **_encoding(columns)) as file:
-                    yield file
-                rows = pq.read_metadata(beside).num_rows
-                self.files[name] = {"rows": rows, "bytes": beside.stat().st_size, "sha256": sha256(beside)}
-                beside.replace(path)
+                yield beside
         finally:
             beside.unlink(missing_ok=True)
+
+    def _put(self, name: str, beside: Path, rows: int) -> None:
+        self.files[name] = {"rows": rows, "bytes": beside.stat().st_size, "sha256": sha256(beside)}
+        beside.replace(self.path / name)
 
     def rows(self, prefix: str) -> int:
         """Rows of all files so far whose name begins with ``prefix``."""

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from atlas.errors import BadKey
-from queries import meaning
+from queries import cosines, meaning
 from queries.answers import choice, count, rows
 from queries.catalog import records
 from queries.encoder import Encoder
@@ -53,16 +53,22 @@ def similar(
     ``description``: what is said of them, their labels included; the score is the largest cosine between the vectors
     of a text of one and a text of the other (see :func:`queries.search` by meaning; ``encoder``, ``progress`` too).
     All features are looked at, whatever their vocabulary.
+    ``encoder``, ``decoder``: the vectors with which they read from the stream, or write into it, over all features of
+    all sets of the same model; see :mod:`queries.cosines` for what that takes.
 
-    Columns ``key, layer, label, text`` (the strongest of what they share), ``score``, ``matched_by`` (= ``by``).
-    Raises BadKey for a token, Ambiguous, BadSetting.
+    Columns ``key, layer, label, text`` (the strongest of what they share; empty for vectors), ``score``, and
+    ``matched_by`` (= ``by``).
+    Raises BadKey for a token, Ambiguous, BadSetting, and BadBuild where vectors are asked for and absent.
     """
-    choice("by", by, ("inputs", "outputs", "description"))
+    choice("by", by, ("inputs", "outputs", "description", *cosines.VECTORS))
     count("k", k)
     node = resolve(graph, key, set=set if model is None else None)
     if node.type != "Feature":
         raise BadKey(f"{node.key} is a token; features are compared, `atlas outputs {node.key}` lists those it excites")
     sets = held(graph)
+    if by in cosines.VECTORS:
+        wanted = [one_set(sets, set, model, "the features are of")] if set is not None else sets
+        return cosines.alike(graph, node, wanted if model is None else of_model(wanted, model), by, k)
     own = node.sets(sets)[0]
     scope = [one for one in sets if by == "description" or one.vocabulary == own.vocabulary]
     if set is not None:

@@ -117,13 +117,15 @@ def write(
     seed: int = 0,
     neuronpedia_id: str = "",
     copied: tuple[int, tuple[float, ...]] | None = None,
+    vectors: bool = False,
 ) -> Toy:
     """Write a build into a new folder and return it with its truth; the same arguments give the same bytes.
 
     ``sizes``: features of each layer. ``layers``: their numbers, 0, 1, … if not said. ``density``: the part of each row
     and of each column that is kept, strongest first; 1.0 keeps all but exact zeros. ``copied``: (seed, noise) for the
     set of the same other arguments with the features of each layer in another order (:func:`within_layers`), and noise
-    of so many deviations, by layer, on the weights from and to tokens.
+    of so many deviations, by layer, on the weights from and to tokens. ``vectors``: with random vectors of float16, in
+    which row 9 is row 2 again and row 3 is zeros; the run is the same.
     """
     layers = tuple(range(len(sizes))) if layers is None else layers
     settings = {"density": density, "seed": seed, "sizes": sizes, "layers": layers, "n_tokens": n_tokens}
@@ -176,7 +178,7 @@ def write(
         "Feature": _features(graph, model, set, layers, sizes, [token["text"] for token in tokens]),
     }
     toy = Toy(path, model, set, vocabulary, layers, sizes, run, nodes, graph.edges)
-    _write(toy, graph)
+    _write(toy, graph, seed if vectors else None)
     return toy
 
 
@@ -258,7 +260,7 @@ _TYPES = dict.fromkeys(("source", "target", "layer"), pa.int32()) | {
 }
 
 
-def _write(toy: Toy, graph: Weights) -> None:
+def _write(toy: Toy, graph: Weights, vectors: int | None = None) -> None:
     files: dict[str, pa.Table] = {}
     for label, rows in toy.nodes.items():
         files[f"nodes/{label}.parquet"] = _node_table(rows)
@@ -278,6 +280,9 @@ def _write(toy: Toy, graph: Weights) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table, file, compression="zstd")
         entries[name] = {"rows": table.num_rows, "bytes": file.stat().st_size, "sha256": _hash(file.read_bytes())}
+    if vectors is not None:
+        for number, name in enumerate(("encoder", "decoder")):
+            entries[f"vectors/{name}.npy"] = _write_vectors(toy, name, np.random.default_rng([vectors, number]))
     manifest = {
         "format": 1,
         "run": toy.run,
@@ -289,6 +294,16 @@ def _write(toy: Toy, graph: Weights) -> None:
     }
     (toy.path / "run.json").write_text('{"started": "2026-11-21T12:00:00Z", "finished": "2026-11-21T12:00:01Z"}\n')
     (toy.path / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+
+
+def _write_vectors(toy: Toy, name: str, random: np.random.Generator) -> Row:
+    unit = random.normal(size=(sum(toy.sizes), toy.nodes["Model"][0]["d_model"]))
+    unit[9], unit[3] = unit[2], 0
+    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-9)
+    file = toy.path / "vectors" / f"{name}.npy"
+    file.parent.mkdir(exist_ok=True)
+    np.save(file, unit.astype("<f2"))
+    return {"rows": len(unit), "bytes": file.stat().st_size, "sha256": _hash(file.read_bytes())}
 
 
 def _parts(kind: str, rows: list[Any], graph: Weights) -> list[list[Any]]:

@@ -59,7 +59,7 @@ def search(output: Output, text: str, set_key: str | None, minimum: float | None
 @click.argument("key")
 @click.option(
     "--by",
-    type=click.Choice(["inputs", "outputs", "description"]),
+    type=click.Choice(["inputs", "outputs", "description", "encoder", "decoder"]),
     default="inputs",
     show_default=True,
     help="In what.",
@@ -68,7 +68,7 @@ def search(output: Output, text: str, set_key: str | None, minimum: float | None
 @_SET
 @_COUNT
 def similar(output: Output, key: str, set_key: str | None, **options: Any) -> None:
-    """Features like a feature: in what they read, write, or in what is said of them."""
+    """Features like a feature: in what they read, write, in what is said of them, or in their vectors."""
     import queries
 
     with opened(output) as graph, progress(output.quiet) as show:

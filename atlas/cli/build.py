@@ -43,6 +43,7 @@ def sources(output: Output) -> None:
 @click.option("--slurm-set", multiple=True, metavar="KEY=VALUE", help="With --slurm: slurm_partition=gpu; repeat.")
 @click.option("--allow-pickle", is_flag=True, help="Read files that can carry code, with the code left out.")
 @click.option("--with-skips", is_flag=True, help="Let paths run through the set's linear skips, as a set of its own.")
+@click.option("--vectors/--no-vectors", default=None, help="Keep features' vectors for `similar`.  [up to 1 GB]")
 @click.option("--check/--no-check", default=True, help="First run the model on a page: does the set explain it?")
 @click.option("--force", is_flag=True, help="Go on with a set that fits another convention better.")
 def ingest(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from atlas.matches import Matches
     from atlas.staging import Build
     from atlas.stores.adjacency import Adjacency
+    from atlas.vectors import Vectors
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, how much is done, how much there is); the unit is rows."""
@@ -97,12 +98,19 @@ class Store(Protocol):
         """
         ...
 
+    def vectors(self, set_key: str) -> Vectors:
+        """The vectors with which a set's features read and write, memory-mapped; they name the run they belong to.
+
+        Raises BadKey for no set, and BadBuild where it was built without, or a server's build is not on this machine.
+        """
+        ...
+
     def doctor(self, *, mend: bool = False) -> pd.DataFrame:
         """Compare what is loaded with the manifests it came from; with ``mend``, put right what can be.
 
         Columns ``check, subject, expected, found, state, advice``, all text; state is right, wrong or mended.
         Checks: the store's version, each set's counts of nodes and edges by kind, half-loaded or left-over sets,
-        tokens without a user, the full-text index, the adjacency, builds that are gone.
+        tokens without a user, the full-text index, the adjacency, the vectors, builds that are gone.
         """
         ...
 

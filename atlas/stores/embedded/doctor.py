@@ -8,11 +8,12 @@ from typing import Any
 
 import pandas as pd
 
+from atlas import vectors
 from atlas.errors import AtlasError, BadBuild
 from atlas.staging import WEIGHTED, open_build
 from atlas.stores import adjacency
 from atlas.stores.embedded.engine import PINNED, Engine
-from atlas.stores.embedded.folder import ADJACENCY, INDEX, Folder
+from atlas.stores.embedded.folder import ADJACENCY, INDEX, VECTORS, Folder
 from atlas.stores.embedded.index import Index
 
 TOKENS, WORDS = "tokens", "words"
@@ -59,6 +60,8 @@ def look(engine: Engine, folder: Folder, state: dict[str, Any], current: Path) -
         findings.append(_finding("Token", key, expected["Token"], found, _MEND))
         findings.append(_finding("full text", key, expected["Feature"], words.get(f"set {key} label", 0), _MEND))
         findings.append(_finding("adjacency", key, entry["run"], _adjacency_run(current, key, entry), _MEND))
+        if entry.get("vectors"):
+            findings.append(_finding("vectors", key, entry["run"], _vectors_run(current, key, entry), _MEND))
         findings.append(_staged(key, entry))
     listed = sorted(entry["set"] for entry in state["builds"])
     held = sorted(key for (key,) in engine.values("MATCH (s:TranscoderSet) RETURN s.key"))
@@ -100,6 +103,16 @@ def _adjacency_run(current: Path, key: str, entry: dict[str, Any]) -> str:
         read = adjacency.read(current / ADJACENCY / key.replace("/", "@"), entry["run"])
         if len(read.source) != entry["counts"]["FEEDS"]:
             return f"{len(read.source):,} of {entry['counts']['FEEDS']:,} edges"
+        return read.run
+    except BadBuild as error:
+        return f"unreadable ({error})"
+
+
+def _vectors_run(current: Path, key: str, entry: dict[str, Any]) -> str:
+    try:
+        read = vectors.read(current / VECTORS / key.replace("/", "@"), entry["run"])
+        if len(read.encoder) != entry["counts"]["Feature"]:
+            return f"{len(read.encoder):,} of {entry['counts']['Feature']:,} features"
         return read.run
     except BadBuild as error:
         return f"unreadable ({error})"

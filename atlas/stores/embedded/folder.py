@@ -6,7 +6,7 @@
       VERSION             JSON: format, engine, the generation that counts and the builds in it; replaced in one step
       LOCK                held by the one writer
       current             a link to the generation that counts, for people and other tools; nothing of ours reads it
-      generations/N/      atlas.lbug  search.sqlite  adjacency/MODEL@SET/  LOCK, which its readers share
+      generations/N/      atlas.lbug  search.sqlite  adjacency/MODEL@SET/  vectors/MODEL@SET/  LOCK, which readers share
 
 A change is written into a new generation, beside the one that counts. The moment it happens is the replacement of
 VERSION: whoever opens the atlas sees all of the old or all of the new, and whatever dies on the way leaves the old.
@@ -31,7 +31,7 @@ from atlas.errors import NoAtlas, NoSpace, StoreError, StoreLocked, StoreVersion
 from atlas.stores.embedded.engine import PINNED
 
 FORMAT = 2
-GRAPH, INDEX, ADJACENCY = "atlas.lbug", "search.sqlite", "adjacency"
+GRAPH, INDEX, ADJACENCY, VECTORS = "atlas.lbug", "search.sqlite", "adjacency", "vectors"
 _HOW = "`atlas ingest NAME` makes one, `atlas load BUILD` loads one that is staged, `make demo` shows a small one"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _PATIENCE = 5.0

@@ -10,7 +10,7 @@ from typing import IO, Any, Self
 
 import pandas as pd
 
-from atlas import schema, staging
+from atlas import schema, staging, vectors
 from atlas.descriptions.loading import changes
 from atlas.errors import BadBuild, BadKey, NoAtlas, StoreError, StoreVersion
 from atlas.matches import Matches
@@ -21,8 +21,9 @@ from atlas.stores.adjacency import Adjacency
 from atlas.stores.embedded import describe, doctor, index, matching, readonly, rows
 from atlas.stores.embedded.asking import Asker
 from atlas.stores.embedded.engine import Engine
-from atlas.stores.embedded.folder import ADJACENCY, GRAPH, INDEX, Folder
+from atlas.stores.embedded.folder import ADJACENCY, GRAPH, INDEX, VECTORS, Folder
 from atlas.stores.embedded.frames import to_frame
+from atlas.vectors import Vectors
 
 _BYTES_AN_EDGE = 120
 _BYTES_A_NODE = 1500
@@ -81,11 +82,13 @@ class EmbeddedStore:
         return self._index.search(text, limit)
 
     def adjacency(self, set_key: str, *, heads: bool = False) -> Adjacency:
-        entry = self._entry(set_key)
-        if entry is None:
-            held = ", ".join(entry["set"] for entry in self._state["builds"]) or "nothing"
-            raise BadKey(f"{set_key!r} is no set of {self.address}; it holds {held}")
-        return adjacency.read(_adjacency(self._current, set_key), entry["run"], heads=heads)
+        return adjacency.read(_place(self._current, ADJACENCY, set_key), self._known(set_key)["run"], heads=heads)
+
+    def vectors(self, set_key: str) -> Vectors:
+        entry = self._known(set_key)
+        if not entry.get("vectors"):
+            raise vectors.absent(set_key)
+        return vectors.read(_place(self._current, VECTORS, set_key), entry["run"])
 
     def create(self) -> None:
         self._writing()
@@ -99,6 +102,9 @@ class EmbeddedStore:
         held = self._entry(build.set_key)
         if held is None or not _tag(build).items() <= held.items():
             self._add(build, progress or _silent)
+        elif vectors.staged(build) and not held.get("vectors"):
+            with self._change() as (folder, _):
+                vectors.keep(build, _place(folder, VECTORS, build.set_key), _link)
 
     def describe(self, build: Build, progress: Progress | None = None) -> bool:
         self._writing()
@@ -161,6 +167,13 @@ class EmbeddedStore:
     def _entry(self, set_key: str) -> dict[str, Any] | None:
         return next((entry for entry in self._state["builds"] if entry["set"] == set_key), None)
 
+    def _known(self, set_key: str) -> dict[str, Any]:
+        entry = self._entry(set_key)
+        if entry is None:
+            held = ", ".join(entry["set"] for entry in self._state["builds"]) or "nothing"
+            raise BadKey(f"{set_key!r} is no set of {self.address}; it holds {held}")
+        return entry
+
     def _writing(self) -> None:
         if self.read_only:
             raise StoreError(f"{self.address} was opened for reading; open it with read_only=False to change it")
@@ -204,13 +217,16 @@ class EmbeddedStore:
                 yield folder, engine
                 engine.table("CHECKPOINT")
                 for entry in kept:
-                    old = _adjacency(self._current, entry["set"])
-                    if old.is_dir():
-                        shutil.copytree(old, _adjacency(folder, entry["set"]), copy_function=_link)
+                    for kind in (ADJACENCY, VECTORS):
+                        old = _place(self._current, kind, entry["set"])
+                        if old.is_dir():
+                            shutil.copytree(old, _place(folder, kind, entry["set"]), copy_function=_link)
                 if self._engine and (self._current / INDEX).exists():
                     shutil.copyfile(self._current / INDEX, folder / INDEX)
                 index.write(folder / INDEX, engine, anew=anew)
-            self._folder.commit(folder, [*kept, *([_described(build)] if build else [])])
+            entries = [*kept, *([_described(build)] if build else [])]
+            came = [entry["set"] for entry in entries if _place(folder, VECTORS, entry["set"]).is_dir()]
+            self._folder.commit(folder, [one | {"vectors": True} if one["set"] in came else one for one in entries])
         self._open()
         self._folder.sweep()
 
@@ -218,14 +234,16 @@ class EmbeddedStore:
         gone = {build.set_key} if self._entry(build.set_key) else set()
         with self._change(build=build, without=gone, anew=frozenset(gone), show=show) as (folder, engine):
             rows.load(engine, build, show)
-            adjacency.write(build, _adjacency(folder, build.set_key))
+            _write_beside(build, folder)
 
     def _needed(self, build: Build | None) -> int:
         """Bytes that a new generation takes, about."""
         old = sum(path.stat().st_size for path in (self._current / GRAPH, self._current / INDEX) if path.exists())
         if build is None:
             return old
-        return old + _BYTES_AN_EDGE * build.n_edges + _BYTES_A_NODE * (build.n_features + build.n_tokens)
+        nodes = build.n_features + build.n_tokens
+        of_vectors = sum(entry["bytes"] for name, entry in build.manifest["files"].items() if name.startswith(VECTORS))
+        return old + _BYTES_AN_EDGE * build.n_edges + _BYTES_A_NODE * nodes + of_vectors
 
     def _n_nodes(self) -> int:
         counts = (self._reading.values(f"MATCH (n:{node.label}) RETURN count(*)") for node in schema.NODES)
@@ -257,7 +275,7 @@ class EmbeddedStore:
                 rows.create(engine)
                 for build in map(observed, builds):
                     rows.load(engine, build, _silent)
-                    adjacency.write(build, _adjacency(folder, build.set_key))
+                    _write_beside(build, folder)
                     entries.append(_described(build))
                 engine.table("CHECKPOINT")
                 index.write(folder / INDEX, engine)
@@ -285,8 +303,16 @@ class EmbeddedStore:
                 pass
 
 
-def _adjacency(folder: Path, set_key: str) -> Path:
-    return folder / ADJACENCY / set_key.replace("/", "@")
+def _place(folder: Path, kind: str, set_key: str) -> Path:
+    """Where a generation keeps the adjacency or the vectors of a set."""
+    return folder / kind / set_key.replace("/", "@")
+
+
+def _write_beside(build: Build, folder: Path) -> None:
+    """What of a build is kept beside the graph."""
+    adjacency.write(build, _place(folder, ADJACENCY, build.set_key))
+    if vectors.staged(build):
+        vectors.keep(build, _place(folder, VECTORS, build.set_key), _link)
 
 
 def _tag(build: Observed) -> dict[str, str]:
@@ -300,6 +326,7 @@ def _described(build: Build) -> dict[str, Any]:
     return {
         "set": build.set_key,
         **_tag(observed(build)),
+        "vectors": vectors.staged(build),
         "path": str(build.path.absolute()),
         "counts": {"Feature": build.n_features, "Token": build.n_tokens, **counts},
     }

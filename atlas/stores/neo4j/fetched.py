@@ -1,7 +1,8 @@
-"""The adjacency of a set on a server: fetched once, then kept in the home of whoever asks.
+"""What lies beside the sets of a server, on the machine of whoever asks.
 
-It is kept under the set's run and observation, so a set that is replaced is fetched anew. Where the build itself is on
-this machine, the adjacency is written from there.
+The adjacency is fetched once, then kept in the home under the set's run and observation, so a set that is replaced is
+fetched anew. Where the build itself is on this machine, the adjacency is written from there; the vectors of features
+are read from there, and nowhere else.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ import pandas as pd
 import pyarrow as pa
 
 from atlas import settings
-from atlas.errors import AtlasError, BadKey, StoreLocked
+from atlas import vectors as staged_vectors
+from atlas.errors import AtlasError, BadBuild, BadKey, StoreLocked
 from atlas.observed import observed
 from atlas.staging import open_build
 from atlas.stores import adjacency
 from atlas.stores.adjacency import EVIDENCE, Adjacency
+from atlas.vectors import Vectors
 
 Ask = Callable[..., pd.DataFrame]
 """a store's ``run``"""
@@ -57,10 +60,7 @@ def get(ask: Ask, address: str, set_key: str, *, heads: bool = False) -> Adjacen
 
     Edges through heads are not fetched: they are there where the set's build is on this machine, else BadSetting.
     """
-    found = ask(_SET, set=set_key)
-    if found.empty:
-        raise BadKey(f"{set_key!r} is no set of {address}; `atlas sets` lists them")
-    about = found.to_dict("records")[0]
+    about = _about(ask, address, set_key)
     folder = place(set_key, about["run"], about["observation"])
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -72,6 +72,28 @@ def get(ask: Ask, address: str, set_key: str, *, heads: bool = False) -> Adjacen
         finally:
             shutil.rmtree(scratch)
     return adjacency.read(folder, about["run"], heads=heads)
+
+
+def vectors(ask: Ask, address: str, set_key: str) -> Vectors:
+    """The vectors of a set, from the build it was loaded from. Raises BadKey for no set, and BadBuild."""
+    about = _about(ask, address, set_key)
+    try:
+        build = open_build(settings.load().builds / about["build"])
+    except BadBuild:
+        build = None
+    if build is None or build.run != about["run"]:
+        raise BadBuild(
+            f"the vectors of {set_key} are read from its build {about['build']}, which is not on this machine; ingest "
+            "it here with --vectors, or ask where it is"
+        )
+    return staged_vectors.of_build(build)
+
+
+def _about(ask: Ask, address: str, set_key: str) -> dict[str, Any]:
+    found = ask(_SET, set=set_key)
+    if found.empty:
+        raise BadKey(f"{set_key!r} is no set of {address}; `atlas sets` lists them")
+    return found.to_dict("records")[0]
 
 
 def place(set_key: str, run: str, observation: str) -> Path:

@@ -37,6 +37,7 @@ from atlas.stores.neo4j.importfiles import restoring
 
 if TYPE_CHECKING:
     from atlas.stores.adjacency import Adjacency
+    from atlas.vectors import Vectors
 
 _POLL_SECONDS = 0.05
 _ROWS = 10_000
@@ -190,6 +191,9 @@ class Neo4jStore:
 
     def adjacency(self, set_key: str, *, heads: bool = False) -> Adjacency:
         return fetched.get(self.run, self.address, set_key, heads=heads)
+
+    def vectors(self, set_key: str) -> Vectors:
+        return fetched.vectors(self.run, self.address, set_key)
 
     def doctor(self, *, mend: bool = False) -> pd.DataFrame:
         with connection.translated(self._place), self._session() as session:
