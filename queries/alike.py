@@ -4,13 +4,14 @@ A score is the mean over the blocks of two profiles (:mod:`queries.profiles`) of
 rows against the other set are one sparse product, made a block of rows at a time.
 
 **Chance** is read off the feature's own other scores. Where nothing in the other set stands for a feature, its best
-score is the largest of many, and the largest of many values fall off exponentially: the distance of the r-th largest
-from the next is exponential with mean θ/r (Rényi 1953, https://doi.org/10.1007/BF02127580; the tail is that of
-Gumbel's law). θ is estimated from the scores below the fourth, so that up to three features may stand for one; the
-chance that the best lies as far above the fourth then has a closed form, free of θ. So what all features have in common
+score is the largest of many. Their tail is fitted as an exponential one: then the distance of the r-th largest from the
+next is exponential with mean θ/r (Rényi 1953, https://doi.org/10.1007/BF02127580; the tail is that of Gumbel's law).
+θ is estimated from the fourth score on, so that up to three features may stand for one; the chance that the best lies
+as far above the fourth then has a closed form, free of θ. So what all features have in common
 - tokens that lie close together in the embedding are read together by any feature, trained or not - is in the tail too
-and does not count as a find. Scores that fall off faster than that, as those of a few hundred features without any such
-structure do, make the chance too large, never too small.
+and does not count as a find. That the tail is exponential is an assumption. Scores that fall off faster, as those of
+independent random profiles do, make the chance too large; a heavier tail would make it too small. It has been checked
+on one random set of the bundled model: of 5,120 features, 51 came out below 0.01.
 """
 
 from __future__ import annotations

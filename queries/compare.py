@@ -49,9 +49,10 @@ def compare(
     words where both features have some). ``score`` is the mean of the cosines of z in each of these, over all that the
     builds kept: 1 is the same profile. Two vocabularies meet in the tokens whose text only one token of each has.
     ``null_p``: how often chance would let a feature's best score stand out so far from its others, when nothing in the
-    other set stands for it (:mod:`queries.alike`): even over 0 to 1 where their tail is exponential, as between a
-    trained set and a random one of the same model; larger, so cautious, where it is lighter. Up to three features of
-    the other set may stand for one. ``mutual``: each is the other's best.
+    other set stands for it (:mod:`queries.alike`): even over 0 to 1 if the tail of those others, from the fourth on, is
+    exponential; too large where it is lighter, too small where it is heavier. Of the 5,120 features of one random set
+    of the bundled model, 51 came out below 0.01. Up to three features of the other set may stand for one.
+    ``mutual``: each is the other's best.
 
     Rows are the features of ``a``, the best score first, ties by layer and index; ``k``: only so many. ``only="a"``:
     those of ``a`` without a counterpart (``null_p`` above ``p``), the least alike first, each with the nearest there

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from queries.answers import choice, count, rows, smallest
 from queries.catalog import records
-from queries.held import Held, envelope, held, one_set
+from queries.counted import Counted, numbers
+from queries.held import Held, held, one_set
 from queries.instances import strongest
-from queries.neighbours import SIGNS
+from queries.neighbours import BY, SIGNS
 from queries.rewired import ROUNDS, rewire
 from queries.shapes import SHAPES, Links, counts
 
@@ -51,6 +52,8 @@ def motifs(
     samples: int = 20,
     rounds: int = ROUNDS,
     seed: int = 0,
+    by: str = "z",
+    live: bool = False,
     min: float | None = None,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
@@ -60,15 +63,19 @@ def motifs(
     (A → C ← B, A and B not connected), ``fan-out`` (B ← A → C, B and C not connected), ``feed-forward-loop``
     (A → B → C and A → C), ``bi-fan`` (A and B each feed both C and D, whatever else joins them); all five where none is
     named. ``signs``: also by the sign of the product of all weights, ``coherent`` (positive) or ``incoherent``, and
-    feed-forward loops by their eight kinds (Mangan and Alon 2003). Counted are the connections that are kept, exactly;
-    ``min``: only those of this abs(z) or more.
+    feed-forward loops by their eight kinds (Mangan and Alon 2003). Counted are the connections that are kept, exactly.
+    ``live``: only those whose ends are active together on the observed text. ``min``: only those of this size, of
+    abs(z) or of what ``by`` names: weight, share, or, where a text was observed, drive, TWERA or coactivation (how
+    often both ends are active); by these three a connection counts only where they are defined and not 0. What does
+    not count is in no shape and does not join the outer features of one. ``attrs["observation"]`` names the text.
 
-    Chance is the same set with its connections rewired at random, so that each feature keeps how many others of each
-    layer it reads and feeds, positively and negatively (:mod:`queries.rewired`); ``samples`` times, from ``seed``,
-    with ``rounds`` rounds of swaps before each. ``expected`` is their mean, ``z`` the count's distance from it in their
-    deviations (missing where they do not differ), ``p`` the part of them, the count itself included, that lies as far
-    from the mean: never below 1 / (samples + 1). ``samples=0`` only counts. Given those numbers of connections, chains,
-    fan-ins and fan-outs are what loops leave over, so their z says the same as the loops', turned round.
+    Chance is the same set with the connections that count rewired at random, so that each feature keeps how many others
+    of each layer it reads and feeds, positively and negatively (:mod:`queries.rewired`); ``samples`` times, from
+    ``seed``, with ``rounds`` rounds of swaps before each. ``expected`` is their mean, ``z`` the count's distance from
+    it in their deviations (missing where they do not differ), ``p`` the part of them, the count itself included, that
+    lies as far from the mean: never below 1 / (samples + 1). ``samples=0`` only counts. Given those numbers of
+    connections, chains, fan-ins and fan-outs are what loops leave over, so their z says the same as the loops', turned
+    round.
 
     Time grows with the sum over features of (what it reads) times (what reads it), once for each sample; memory is
     about 30 B a connection and 200 MB. Columns ``shape, count, expected, z, p``. Raises BadKey, Ambiguous, BadSetting.
@@ -77,8 +84,9 @@ def motifs(
     count("samples", samples, 0)
     count("rounds", rounds)
     count("seed", seed, 0)
+    counted = Counted(choice("by", by, BY), smallest("min", min), live)
     own, adjacency = _of(graph, set)
-    links, groups = _grouped(_links(adjacency, smallest("min", min)), adjacency)
+    links, groups = _grouped(_links(adjacency, counted.sizes(own, adjacency) >= 0), adjacency)
     names = [name for name in _order(shapes) if signs or " " not in name]
     actual = counts(links, shapes)
     rng = np.random.default_rng(seed)
@@ -91,10 +99,11 @@ def motifs(
     if progress and samples:
         progress("rewiring and counting", samples, samples)
     frame = rows(((name, actual[name], *_against(actual[name], [d[name] for d in drawn])) for name in names), COLUMNS)
-    note = f"{len(links.source):,} connections that are kept"
+    note = f"{len(links.source):,} {counted.said}"
     if samples:
         note += f"; expected over {samples:,} rewirings that keep each feature's readers and sources by layer and sign"
-    frame.attrs = _rests_on(own, note, min) | {"score": "shape", "samples": samples, "rounds": rounds, "seed": seed}
+    frame.attrs = counted.rests_on(own, note)
+    frame.attrs |= {"score": "shape", "samples": samples, "rounds": rounds, "seed": seed}
     frame.attrs["swapped"] = float(np.mean(moved)) if moved else None
     return frame
 
@@ -107,60 +116,77 @@ def motif_instances(
     k: int = 10,
     score: str = "product",
     sign: str = "both",
+    by: str = "z",
+    live: bool = False,
     min: float | None = None,
 ) -> pd.DataFrame:
     """The ``k`` strongest instances of a shape (:func:`motifs`), exactly, over the connections that are kept.
 
-    ``score``: the ``product`` of the abs(z) of all its connections, or their ``bottleneck``, the smallest. ``sign``:
-    only those whose weights multiply to a positive (``+``, coherent) or negative (``-``) number. Columns ``rank, score,
-    sign``, and as lists ``keys`` (A, B, C, D), ``labels``, ``weights`` and ``z`` of the connections: A → B, B → C for a
-    chain; A → C, B → C for a fan-in; A → B, A → C for a fan-out; A → B, B → C, A → C for a loop; A → C, A → D, B → C,
-    B → D for a bi-fan. Equal scores are ordered by layer and index of A, then B, and so on.
+    ``score``: the ``product`` of the abs(z) of all its connections, or their ``bottleneck``, the smallest; of the size
+    of what ``by`` names instead, which then has a column of its own. ``by``, ``live``, ``min``: which connections
+    count, as for :func:`motifs`. ``sign``: only those whose weights multiply to a positive (``+``, coherent) or
+    negative (``-``) number. ``attrs["observation"]`` names the text.
+
+    Columns ``rank, score, sign``, and as lists ``keys`` (A, B, C, D), ``labels``, ``weights`` and ``z`` of the
+    connections: A → B, B → C for a chain; A → C, B → C for a fan-in; A → B, A → C for a fan-out; A → B, B → C, A → C
+    for a loop; A → C, A → D, B → C, B → D for a bi-fan. Equal scores are ordered by layer and index of A, then B, and
+    so on.
     Memory: about 60 B a connection. Raises BadKey, Ambiguous, BadSetting.
     """
     choice("shape", shape, SHAPES)
     count("k", k)
     choice("score", score, _SCORES)
     wanted = SIGNS[choice("sign", sign, tuple(SIGNS))]
-    least = smallest("min", min)
+    counted = Counted(choice("by", by, BY), smallest("min", min), live)
     own, adjacency = _of(graph, set)
-    strength = np.abs(np.asarray(adjacency.z))
-    kept = np.flatnonzero(strength >= least)
-    found = strongest(
-        _links(adjacency, least), strength[kept].astype(np.float64), shape, k, product=score == "product", sign=wanted
-    )
-    weight, z = np.asarray(adjacency.weight), np.asarray(adjacency.z)
+    size = counted.sizes(own, adjacency)
+    kept = np.flatnonzero(size >= 0)
+    strength = size[kept].astype(np.float64)
+    found = strongest(_links(adjacency, size >= 0), strength, shape, k, product=score == "product", sign=wanted)
+    listed = {"weights": "weight", "z": "z"} | ({} if by in ("weight", "z") else {by: by})
+    by_name = numbers(adjacency, own.key, evidence=counted.evidence)
     made = []
     for rank, one in enumerate(found, start=1):
         at = kept[list(one.connections)]
         keys = [_key(adjacency, own.key, number) for number in one.features]
-        negative = bool((weight[at] < 0).sum() % 2)
-        labels = [_label(graph, key) for key in keys]
-        made.append((rank, one.score, "-" if negative else "+", keys, labels, weight[at].tolist(), z[at].tolist()))
-    frame = rows(made, INSTANCES)
-    note = f"the strongest {shape} by {score} of abs(z), exact over the connections that are kept"
-    frame.attrs = _rests_on(own, note if made else f"no {shape} among the connections that are kept", min)
-    frame.attrs |= {"score": f"{score} of abs(z)", "shape": shape}
+        negative = bool((by_name["weight"][at] < 0).sum() % 2)
+        of_connections = [by_name[name][at].tolist() for name in listed.values()]
+        made.append(
+            (rank, one.score, "-" if negative else "+", keys, [_label(graph, key) for key in keys], *of_connections)
+        )
+    frame = rows(made, INSTANCES | dict.fromkeys(listed, "floats"))
+    number = by if by in ("share", "coactivation") else f"abs({by})"
+    note = f"the strongest {shape} by {score} of {number}, exact over the {counted.said}"
+    frame.attrs = counted.rests_on(own, note if made else f"no {shape} among the {counted.said}")
+    frame.attrs |= {"score": f"{score} of {number}", "shape": shape}
     return frame
 
 
 def hubs(
-    graph: Store, set: str | None = None, *, by: str = "readers", k: int = 20, min: float | None = None
+    graph: Store,
+    set: str | None = None,
+    *,
+    by: str = "readers",
+    k: int = 20,
+    live: bool = False,
+    min: float | None = None,
 ) -> pd.DataFrame:
     """The features with the most connections that are kept.
 
     ``by``: ``readers`` (later features that read it), ``sources`` (earlier ones that it reads) or ``through``, their
     product: how many ways of two steps run through it. ``z``: how many deviations it lies above the mean of its own
-    layer in that number. ``min``: only connections of this abs(z) or more.
+    layer in that number. ``min``: only connections of this abs(z) or more; ``live``: only those whose ends are active
+    together on the observed text, which ``attrs["observation"]`` names.
     Columns ``key, layer, label, readers, sources, through, z``; ties by layer and index. Raises BadKey, BadSetting.
     """
     choice("by", by, ("readers", "sources", "through"))
     count("k", k)
+    counted = Counted(least=smallest("min", min), live=live)
     own, adjacency = _of(graph, set)
-    links = _links(adjacency, smallest("min", min))
+    links = _links(adjacency, counted.sizes(own, adjacency) >= 0)
     readers, sources = (np.bincount(end, minlength=links.n_features) for end in (links.source, links.target))
-    numbers = {"readers": readers, "sources": sources, "through": readers * sources}
-    size = numbers[by].astype(np.float64)
+    of_each = {"readers": readers, "sources": sources, "through": readers * sources}
+    size = of_each[by].astype(np.float64)
     layer = _layer_of(adjacency)
     features = np.bincount(layer)
     mean = np.bincount(layer, size) / features
@@ -170,10 +196,10 @@ def hubs(
     made = []
     for at in best:
         key = _key(adjacency, own.key, at)
-        counted = (int(numbers[name][at]) for name in ("readers", "sources", "through"))
-        made.append((key, adjacency.layers[layer[at]], _label(graph, key), *counted, float(z[at])))
+        numbered = (int(of_each[name][at]) for name in ("readers", "sources", "through"))
+        made.append((key, adjacency.layers[layer[at]], _label(graph, key), *numbered, float(z[at])))
     frame = rows(made, HUBS)
-    frame.attrs = _rests_on(own, f"{len(links.source):,} connections that are kept; z within the layer", min)
+    frame.attrs = counted.rests_on(own, f"{len(links.source):,} {counted.said}; z within the layer")
     frame.attrs |= {"score": by}
     return frame
 
@@ -183,13 +209,12 @@ def _of(graph: Store, set: str | None) -> tuple[Held, Adjacency]:
     return own, graph.adjacency(own.key)
 
 
-def _links(adjacency: Adjacency, least: float) -> Links:
-    """The set's connections of a size, ordered by target, then source."""
+def _links(adjacency: Adjacency, counted: np.ndarray) -> Links:
+    """Those of the set's connections that count, ordered by target, then source."""
     target = np.repeat(np.arange(len(adjacency.offsets) - 1, dtype=np.int32), np.diff(adjacency.offsets))
     source, negative = np.array(adjacency.source), np.asarray(adjacency.weight) < 0
-    if least:
-        kept = np.abs(np.asarray(adjacency.z)) >= least
-        source, target, negative = source[kept], target[kept], negative[kept]
+    if not counted.all():
+        source, target, negative = source[counted], target[counted], negative[counted]
     return Links(source, target, negative, len(adjacency.offsets) - 1)
 
 
@@ -232,10 +257,6 @@ def _against(actual: int, drawn: list[int]) -> tuple[float, float, float]:
     deviation = float(away.std(ddof=1)) if len(drawn) > 1 else 0.0
     as_far = int((np.abs(away - mean) >= abs(distance) * (1 - 1e-12)).sum())
     return drawn[0] + mean, distance / deviation if deviation > 0 else math.nan, (1 + as_far) / (1 + len(drawn))
-
-
-def _rests_on(own: Held, note: str, least: float | None) -> dict[str, Any]:
-    return envelope([own], "z", False, math.inf) | {"note": note, "min": least}
 
 
 def _key(adjacency: Adjacency, set_key: str, number: int) -> str:

@@ -14,7 +14,7 @@ from queries.answers import choice, count, rows, smallest
 from queries.catalog import records
 from queries.held import Held, envelope, held, one_or_list, one_set
 from queries.neighbours import SIGNS
-from queries.pathsearch import BY, SCORES, Measure, Path, PathSearch
+from queries.pathsearch import SCORES, Path, PathSearch, measured
 from queries.resolve import Key, Node, resolve, resolve_all
 from queries.routes import Place, Route
 from queries.through import refuse_evidence, wanted
@@ -169,10 +169,7 @@ def find(graph: Store, a: Key, b: Key | Iterable[Key], asked: Asked) -> Answer:
     """The paths of :func:`paths`."""
     if count("k", asked.k) > MOST:
         raise BadSetting(f"k is {asked.k:,}; paths are exponentially many, ask for {MOST:,} at most")
-    choice("score", asked.score, tuple(SCORES))
-    if asked.by is not None and asked.score == "share":
-        raise BadSetting(f"a product of shares is not by {choice('by', asked.by, BY)}; ask for product or bottleneck")
-    measure = Measure(asked.score, asked.by and choice("by", asked.by, BY), asked.least, asked.live)
+    measure = measured(asked.score, asked.by, asked.least, asked.live)
     most = None if asked.max_hops is None else count("max_hops", asked.max_hops)
     if count("min_hops", asked.min_hops) > (asked.min_hops if most is None else most):
         raise BadSetting(f"min_hops is {asked.min_hops} and max_hops {most}; no path is like that")

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from atlas.errors import BadBuild
+from atlas.errors import BadSetting
 from queries import kbest, through
+from queries.answers import choice
 from queries.catalog import ask
+from queries.counted import STATED, numbers
 from queries.cuts import EVIDENCE
 from queries.layered import Graph, Links
 from queries.resolve import Node
@@ -23,9 +25,8 @@ if TYPE_CHECKING:
 
 SCORES = {"product": "weight", "share": "share", "bottleneck": "z"}
 """How a path is scored, and the number on its connections that the score is made of."""
-BY = ("weight", "z", "share", *EVIDENCE)
+BY = (*STATED, *EVIDENCE)
 """Numbers of connections that a product or a bottleneck may be made of instead."""
-_STATED = ("weight", "z", "share")
 _ALL = 1_000_000
 
 
@@ -66,6 +67,14 @@ class Measure:
         return self.live or self.by in EVIDENCE
 
 
+def measured(score: str, by: str | None, least: float, live: bool) -> Measure:
+    """What was asked for, checked. Raises BadSetting."""
+    choice("score", score, tuple(SCORES))
+    if by is not None and score == "share":
+        raise BadSetting(f"a product of shares is not by {choice('by', by, BY)}; ask for product or bottleneck")
+    return Measure(score, by and choice("by", by, BY), least, live)
+
+
 @dataclass(frozen=True)
 class Path:
     """One path: a connection at least; ``score`` is signed by the product of the weights' signs."""
@@ -91,11 +100,7 @@ class PathSearch:
         self._store, self._set, self._measure, self._via = graph, set_key, measure, via
         adjacency = graph.adjacency(set_key, heads=True) if via else graph.adjacency(set_key)
         self._head = None if adjacency.head is None else np.asarray(adjacency.head)
-        if measure.evidence and not adjacency.evidence:
-            raise BadBuild(f"the adjacency of {set_key} is without evidence; `atlas doctor --mend` writes it again")
-        # Plain arrays over the mapped files: each slice of a memmap would cost microseconds.
-        self._numbers = {name: np.asarray(getattr(adjacency, name)) for name in _STATED}
-        self._numbers |= {name: np.asarray(column) for name, column in adjacency.evidence.items()}
+        self._numbers = numbers(adjacency, set_key, evidence=measure.evidence)
         self._source = np.asarray(adjacency.source)
         self.first = np.concatenate([[0], np.cumsum(adjacency.features_per_layer)]).tolist()
         self.layers = list(adjacency.layers)
@@ -222,14 +227,14 @@ class PathSearch:
         return Path(-found.score if negative else found.score, tuple(steps))
 
     def _step(self, source: int, target: int, at: int) -> Step:
-        numbers = [float(self._numbers[name][at]) for name in _STATED]
+        numbers = [float(self._numbers[name][at]) for name in STATED]
         size = float(self._strength(np.array([at]))[0])
         head = -1 if self._head is None else int(self._head[at])
         kind = "FEEDS" if head < 0 else f"FEEDS_VIA:L{head >> 16}H{head & 0xFFFF}"
         return Step(self.key(source), self.key(target), kind, *numbers, size=size)
 
     def _token_step(self, source: str, target: str, kind: str, row: Any) -> Step:
-        numbers = [float(row[name]) for name in _STATED]
+        numbers = [float(row[name]) for name in STATED]
         kind = f"{kind}_VIA:{row['via']}" if row["via"] else kind
         return Step(source, target, kind, *numbers, size=abs(float(row[_column(self._measure)])))
 

@@ -8,7 +8,7 @@ import pandas as pd
 from rich.cells import cell_len
 
 from queries.instances import PLACES
-from queries.present_text import WIDTH, cut, number, table, visible
+from queries.present_text import WIDTH, cut, number, signed, table, visible
 
 
 def motifs_text(frame: pd.DataFrame, width: int = WIDTH) -> str:
@@ -30,10 +30,11 @@ def motifs_text(frame: pd.DataFrame, width: int = WIDTH) -> str:
 
 
 def instances_text(frame: pd.DataFrame, width: int = WIDTH) -> str:
-    """Instances below each other: the score, then a feature a line under its letter, then the z of what joins them."""
+    """Instances below each other: the score, then a feature a line under its letter, then the numbers of what joins
+    them: z, or what they were asked by."""
     if frame.empty:
         return str(frame.attrs.get("note", "none"))
-    places = PLACES[frame.attrs["shape"]]
+    places, by = PLACES[frame.attrs["shape"]], {"weight": "weights"}.get(frame.attrs["weight"], frame.attrs["weight"])
     blocks = []
     for found in frame.to_dict("records"):
         kind = "coherent" if found["sign"] == "+" else "incoherent"
@@ -42,10 +43,15 @@ def instances_text(frame: pd.DataFrame, width: int = WIDTH) -> str:
         for letter, key, label in zip("ABCD", found["keys"], found["labels"], strict=False):
             line = f"     {letter}  {key.ljust(room)}  "
             lines.append((line + cut(visible(label), max(12, width - cell_len(line)))).rstrip())
-        joined = (f"{a} → {b} {number(z, 'z')}" for (a, b), z in zip(places, found["z"], strict=True))
+        joined = (f"{a} → {b} {_joining(size, by)}" for (a, b), size in zip(places, found[by], strict=True))
         lines.append("     " + "   ".join(joined))
         blocks.append("\n".join(lines))
     return "\n".join(blocks)
+
+
+def _joining(value: float, by: str) -> str:
+    plain = by in ("z", "share", "coactivation")
+    return number(value, by) if plain else signed(value)
 
 
 def _expected(value: float) -> str:

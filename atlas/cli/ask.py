@@ -26,8 +26,15 @@ _VIA = click.option("--via", metavar="heads|L5H3", help="Also through attention 
 _SCORE = click.option(
     "--score", type=click.Choice(["product", "share", "bottleneck"]), default="product", show_default=True
 )
+_MADE_OF = click.option(
+    "--by",
+    type=click.Choice(["weight", "z", "share", "drive", "twera", "coactivation"]),
+    help="Of what the product or bottleneck is, instead of weight or z.",
+)
 _AVOID = click.option("--avoid", multiple=True, metavar="PLACE", help="A feature or layers to leave out; repeatable.")
-_EDGES = click.option("--min", "minimum", type=click.FloatRange(min=0), help="Only edges of this abs(z) or more.")
+_EDGES = click.option(
+    "--min", "minimum", type=click.FloatRange(min=0), help="Only edges of this abs(z) or more; with --by, of this size."
+)
 
 
 @click.command()
@@ -130,12 +137,15 @@ outputs = _neighbours("outputs", "What a node writes to: later features and logi
 @_SET
 @click.option("--of", type=click.Choice(["inputs", "outputs"]), default="inputs", show_default=True)
 @_COUNT
-def common(output: Output, keys: tuple[str, ...], set_key: str | None, of: str, k: int) -> None:
+@_BY
+@_LIVE
+@click.option("--min", "minimum", type=click.FloatRange(min=0), help="Only from this size on, in the unit of --by.")
+def common(output: Output, keys: tuple[str, ...], set_key: str | None, minimum: float | None, **options: Any) -> None:
     """What several nodes share."""
     import queries
 
     with opened(output) as graph:
-        answer(output, queries.common(graph, list(keys), of=of, set=set_key, k=k))
+        answer(output, queries.common(graph, list(keys), set=set_key, min=minimum, **options))
 
 
 @click.command()
@@ -195,11 +205,7 @@ def circuit(
 @_SET
 @click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="How many.")
 @_SCORE
-@click.option(
-    "--by",
-    type=click.Choice(["weight", "z", "share", "drive", "twera", "coactivation"]),
-    help="Of what the product or bottleneck is, instead of weight or z.",
-)
+@_MADE_OF
 @_LIVE
 @click.option("--min-hops", type=click.IntRange(min=1), default=1, show_default=True, help="At least so many edges.")
 @click.option("--max-hops", type=click.IntRange(min=1), help="At most so many edges.")
@@ -238,8 +244,10 @@ def paths(
 @click.argument("key")
 @_SET
 @_COUNT
-@click.option("--by", type=click.Choice(["best", "total"]), default="best", show_default=True, help="Path, or all.")
+@click.option("--total", is_flag=True, help="By all paths together instead of the best one.")
 @_SCORE
+@_MADE_OF
+@_LIVE
 @click.option("--max-hops", type=click.IntRange(min=1), help="By paths of at most so many edges.")
 @_AVOID
 @_SIGN

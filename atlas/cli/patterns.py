@@ -9,6 +9,8 @@ import click
 
 from atlas.cli.options import Output, answer, opened, progress, question
 
+_NUMBERS = ["z", "weight", "share", "drive", "twera", "coactivation"]
+_HUBS = ["readers", "sources", "through"]
 _SHAPES = ["chain", "fan-in", "fan-out", "feed-forward-loop", "bi-fan"]
 
 
@@ -26,17 +28,18 @@ _SHAPES = ["chain", "fan-in", "fan-out", "feed-forward-loop", "bi-fan"]
 )
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Of swaps before a sample.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the rewiring.")
-@click.option("--min", "minimum", type=click.FloatRange(min=0), help="Only edges of this abs(z) or more.")
+@click.option(
+    "--min", "minimum", type=click.FloatRange(min=0), help="Only edges of this abs(z) or more; with --by, of this size."
+)
+@click.option("--live", is_flag=True, help="Only what is active together on the observed text.")
 @click.option("--instances", type=click.IntRange(min=1), metavar="N", help="Instead, the N strongest of the shape.")
 @click.option("--score", type=click.Choice(["product", "bottleneck"]), default="product", show_default=True)
 @click.option("--sign", type=click.Choice(["+", "-", "both"]), default="both", show_default=True, help="Of instances.")
 @click.option("--hubs", type=click.IntRange(min=1), metavar="N", help="Instead, the N features with most readers.")
 @click.option(
     "--by",
-    type=click.Choice(["readers", "sources", "through"]),
-    default="readers",
-    show_default=True,
-    help="What makes a hub.",
+    type=click.Choice([*_NUMBERS, *_HUBS]),
+    help="The number that --min and --instances go by, z if not said; with --hubs what makes one, readers if not said.",
 )
 def motifs(output: Output, set_key: str | None, minimum: float | None, **options: Any) -> None:
     """Shapes that recur, against chance; their strongest instances; hubs.
@@ -46,21 +49,26 @@ def motifs(output: Output, set_key: str | None, minimum: float | None, **options
     import queries
     from queries import present
 
-    picked = {name: options.pop(name) for name in ("instances", "score", "sign", "hubs", "by")}
+    picked = {name: options.pop(name) for name in ("instances", "score", "sign", "hubs")}
+    by = options.pop("by")
     with opened(output) as graph:
         if picked["hubs"] and picked["instances"]:
             raise click.UsageError("--hubs and --instances exclude each other")
+        if by and by not in (_HUBS if picked["hubs"] else _NUMBERS):
+            raise click.UsageError(f"--by is one of {', '.join(_HUBS if picked['hubs'] else _NUMBERS)} here")
         if picked["hubs"]:
-            answer(output, queries.hubs(graph, set_key, by=picked["by"], k=picked["hubs"], min=minimum))
+            wanted = {"k": picked["hubs"], "live": options["live"]}
+            answer(output, queries.hubs(graph, set_key, by=by or "readers", min=minimum, **wanted))
         elif picked["instances"]:
             if not options["shape"]:
                 raise click.UsageError("--instances needs --shape")
-            wanted = {"k": picked["instances"], "score": picked["score"], "sign": picked["sign"]}
+            wanted = {"k": picked["instances"], "by": by or "z", "live": options["live"]}
+            wanted |= {"score": picked["score"], "sign": picked["sign"]}
             found = queries.motif_instances(graph, set_key, shape=options["shape"], min=minimum, **wanted)
             answer(output, found, text=present.instances_text)
         else:
             with progress(output.quiet or not sys.stderr.isatty()) as show:
-                found = queries.motifs(graph, set_key, min=minimum, progress=show, **options)
+                found = queries.motifs(graph, set_key, by=by or "z", min=minimum, progress=show, **options)
             answer(output, found, text=present.motifs_text)
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
-from itertools import accumulate, combinations, permutations, product
+from itertools import accumulate, combinations, product
 
 import numpy as np
 import pytest
@@ -18,26 +17,9 @@ from atlas.errors import BadKey, BadSetting
 from queries import instances, shapes
 from queries.rewired import rewire
 from tests.unit.queries.asked import Asked
+from tests.unit.queries.occurring import Case, Edges, occurrences
 
-Edges = dict[tuple[int, int], float]
 SET = "toy/tc-40"
-
-
-@dataclass(frozen=True)
-class Case:
-    sizes: list[int]
-    edges: Edges
-    """signed strengths by source and target"""
-
-    @property
-    def n(self) -> int:
-        return sum(self.sizes)
-
-    def links(self) -> tuple[shapes.Links, np.ndarray]:
-        ordered = sorted(self.edges, key=lambda ends: (ends[1], ends[0]))
-        source, target = (np.array([ends[at] for ends in ordered], np.int32) for at in (0, 1))
-        weights = np.array([self.edges[ends] for ends in ordered], np.float64)
-        return shapes.Links(source, target, weights < 0, self.n), np.abs(weights)
 
 
 @st.composite
@@ -49,33 +31,6 @@ def cases(draw: st.DrawFn) -> Case:
     strengths = st.none() | st.sampled_from([1.0, -1.0, 2.0, -0.5, 3.0]) | st.floats(0.1, 3)
     weights = draw(st.lists(strengths, min_size=len(pairs), max_size=len(pairs)))
     return Case(sizes, {pair: w for pair, w in zip(pairs, weights, strict=True) if w is not None})
-
-
-def occurrences(case: Case, shape: str) -> list[tuple[tuple[int, ...], tuple[tuple[int, int], ...]]]:
-    """Every instance: features A, B, C (, D), and its connections in the order in which they are listed."""
-    e, nodes = case.edges, range(case.n)
-    found = []
-    for a, b, c in permutations(nodes, 3):
-        joined = {
-            "chain": ((a, b), (b, c)),
-            "fan-in": ((a, c), (b, c)),
-            "fan-out": ((a, b), (a, c)),
-            "feed-forward-loop": ((a, b), (b, c), (a, c)),
-        }.get(shape)
-        if joined is None or not all(ends in e for ends in joined):
-            continue
-        apart = {"chain": (a, c), "fan-in": (a, b), "fan-out": (b, c)}.get(shape)
-        if apart and (apart in e or apart[::-1] in e):
-            continue
-        if (shape == "fan-in" and a > b) or (shape == "fan-out" and b > c):
-            continue
-        found.append(((a, b, c), joined))
-    if shape == "bi-fan":
-        for (a, b), (c, d) in product(combinations(nodes, 2), repeat=2):
-            joined = ((a, c), (a, d), (b, c), (b, d))
-            if all(ends in e for ends in joined):
-                found.append(((a, b, c, d), joined))
-    return found
 
 
 @given(cases(), st.sampled_from([1, 7, 4_000_000]))

@@ -150,7 +150,7 @@ def test_ends_that_cannot_be_reached_do_not_hide_those_that_can(asked: Asked):
 
 
 @pytest.mark.parametrize("a", [FEATURE, TOKEN])
-@pytest.mark.parametrize("by", ["best", "total"])
+@pytest.mark.parametrize("total", [False, True])
 @pytest.mark.parametrize(
     "options",
     [
@@ -164,11 +164,11 @@ def test_ends_that_cannot_be_reached_do_not_hide_those_that_can(asked: Asked):
         {"layer": "2-3"},
     ],
 )
-def test_what_a_node_reaches_is_what_all_its_paths_say(a: str, by: str, options: dict[str, Any], asked: Asked):
+def test_what_a_node_reaches_is_what_all_its_paths_say(a: str, total: bool, options: dict[str, Any], asked: Asked):
     score, layers = options.get("score", "product"), options.get("layer", "0-9")
-    if by == "total" and score == "bottleneck":
+    if total and score == "bottleneck":
         with pytest.raises(BadSetting, match="no total of bottlenecks"):
-            queries.reach(asked.graph, a, by=by, score=score, set="toy/tc-40")
+            queries.reach(asked.graph, a, total=total, score=score, set="toy/tc-40")
         return
     conditions = {name: value for name, value in options.items() if name in ("max_hops", "avoid", "min")}
     truth: dict[str, float] = {}
@@ -177,14 +177,14 @@ def test_what_a_node_reaches_is_what_all_its_paths_say(a: str, by: str, options:
         by_end[walk.nodes[-1]].append(SCORED[score](map(abs, walk.weights)) * walk.sign)
     for end, values in by_end.items():
         wanted = {"+": (1,), "-": (-1,)}.get(options.get("sign", "both"), (1, -1))
-        if by == "best":
+        if not total:
             values = [value for value in values if math.copysign(1, value) in wanted]
-        value = sum(values) if by == "total" else max(values, key=abs, default=0)
+        value = sum(values) if total else max(values, key=abs, default=0)
         first, last = map(int, layers.split("-"))
         if value and math.copysign(1, value) in wanted and first <= layer_of(end) <= last:
             truth[end] = value
 
-    found = queries.reach(asked.graph, a, by=by, k=500, set="toy/tc-40", **options)
+    found = queries.reach(asked.graph, a, total=total, k=500, set="toy/tc-40", **options)
 
     assert dict(zip(found["key"], found["score"], strict=True)) == pytest.approx(truth)
     assert found["score"].abs().is_monotonic_decreasing

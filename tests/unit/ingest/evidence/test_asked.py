@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Iterator
-from functools import reduce
-from itertools import pairwise
+from functools import partial, reduce
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
@@ -17,8 +20,9 @@ from atlas.errors import BadBuild, BadKey, BadSetting
 from atlas.model import Activation, ReadSite, WriteSite
 from ingest.evidence import surface
 from ingest.evidence.observe import Options, observe
-from queries import present
+from queries import present, shapes
 from tests.unit.ingest.evidence.observed import dense, ids_file, subject
+from tests.unit.queries.occurring import Case, occurrences
 from tests.unit.queries.walks import walks
 
 STRONGEST = 3
@@ -100,7 +104,7 @@ def test_live_leaves_out_what_is_never_active_together(graph, tiny, truth):
 
 EDGES = """
 MATCH (a:Feature)-[e:FEEDS]->(b:Feature)
-RETURN a.key AS source, b.key AS target, e.weight AS weight, e.drive_active AS drive, e.twera AS twera,
+RETURN a.key AS source, b.key AS target, e.weight AS weight, e.z AS z, e.drive_active AS drive, e.twera AS twera,
   e.n_both AS coactivation
 """
 
@@ -149,6 +153,129 @@ def test_a_circuit_by_evidence_grows_along_the_strongest_by_it(graph, tiny, trut
     assert score == pytest.approx(abs(queries.paths(graph, start, key, k=1, by="drive", live=True)["score"].iloc[0]))
 
 
+def signed_edges(table: pd.DataFrame, by: str) -> dict[tuple[str, str], float]:
+    """What is defined of some connections, and not 0, with the signs of their weights."""
+    sizes = {(e.source, e.target): float(np.copysign(abs(getattr(e, by)), e.weight)) for e in table.itertuples()}
+    return {ends: size for ends, size in sizes.items() if abs(size) > 0}
+
+
+@pytest.mark.parametrize("by", ["drive", "twera", "coactivation"])
+@pytest.mark.parametrize("total", [False, True])
+def test_reach_by_evidence_is_what_all_paths_of_what_is_active_together_say(graph, by: str, total: bool):
+    table = graph.run(EDGES).query("coactivation > 0")
+    edges = signed_edges(table, by)
+    start = table["source"].value_counts().index[0]
+    least = float(np.quantile(np.abs(list(edges.values())), 0.2))
+    by_end = defaultdict(list)
+    for walk in walks({ends: size for ends, size in edges.items() if abs(size) >= least}, start):
+        by_end[walk.nodes[-1]].append(math.prod(walk.weights))
+    expected = {end: sum(scores) if total else max(scores, key=abs) for end, scores in by_end.items()}
+
+    found = queries.reach(graph, start, by=by, live=True, total=total, min=least, k=500)
+    everything = queries.reach(graph, start, total=total, k=500)
+
+    assert dict(zip(found["key"], found["score"], strict=True)) == pytest.approx(expected, rel=1e-4)
+    assert max(map(len, by_end.values())) > 1
+    assert set(found["key"]) < set(everything["key"])
+    assert found.attrs["observation"]["text"] == "windows-0.npy"
+    assert found.attrs["weight"] == by
+    assert not found.attrs["complete"]
+    assert "observation" not in everything.attrs
+
+
+@pytest.mark.parametrize("by", ["drive", "twera", "coactivation", "z"])
+@pytest.mark.parametrize("of", ["inputs", "outputs"])
+def test_what_nodes_share_by_evidence_is_ranked_by_the_weakest_tie_that_is_live(graph, by: str, of: str):
+    here, there = ("target", "source") if of == "inputs" else ("source", "target")
+    table = graph.run(EDGES)
+    sides = table.groupby(here)[there].agg(set)
+    live = table.query("coactivation > 0").groupby(here)[there].agg(set)
+
+    def shared(pair: tuple[str, str]) -> tuple[int, tuple[str, str]]:
+        alive, every = (one[pair[0]] & one[pair[1]] for one in (live, sides))
+        return min(len(alive), len(every - alive)), pair
+
+    a, b = max(combinations(live.index, 2), key=shared)
+    size = table.set_index([here, there])[by].abs()
+    expected = {key: float(min(size[a, key], size[b, key])) for key in live[a] & live[b]}
+
+    found = queries.common(graph, [a, b], of=of, by=by, live=True, k=500)
+    named = queries.query(graph, f"common_{of}", a=a, b=b, by=by, live=1)
+    strong = queries.common(graph, [a, b], of=of, by=by, live=True, k=500, min=max(expected.values()))
+
+    features = found[found["type"] == "Feature"]
+    for rows in (features, named):
+        assert dict(zip(rows["key"], rows["score"], strict=True)) == pytest.approx(expected, rel=1e-6)
+        assert rows["score"].is_monotonic_decreasing
+    assert found["score"].is_monotonic_decreasing
+    assert 0 < len(strong) == (found["score"] >= max(expected.values())).sum()
+    assert (live[a] & live[b]) < (sides[a] & sides[b])
+    assert found.attrs["observation"]["text"] == "windows-0.npy"
+    assert found.attrs["weight"] == by
+    assert by == "z" or not found.attrs["complete"]
+
+
+def numbered(graph, tiny, by: str, *, live: bool) -> tuple[Case, list[str]]:
+    table = graph.run(EDGES)
+    keys = tiny.build.keys("Feature").to_pylist()
+    number = {key: at for at, key in enumerate(keys)}
+    edges = signed_edges(table.query("coactivation > 0") if live else table, by)
+    return Case(list(tiny.build.features_per_layer), {(number[a], number[b]): x for (a, b), x in edges.items()}), keys
+
+
+def cut_at(case: Case, least: float) -> Case:
+    return Case(case.sizes, {ends: size for ends, size in case.edges.items() if abs(size) >= least})
+
+
+@pytest.mark.parametrize(("by", "live"), [("z", True), ("drive", False), ("drive", True), ("twera", False)])
+def test_motifs_count_only_what_is_active_together_or_has_the_number_asked_for(graph, tiny, by: str, live: bool):
+    case, _ = numbered(graph, tiny, by, live=live)
+    least = float(np.quantile(np.abs(list(case.edges.values())), 0.3))
+    case = cut_at(case, np.float32(least))
+
+    found = queries.motifs(graph, by=by, live=live, samples=5, min=least)
+    by_shape = found.set_index("shape")
+
+    counts = {shape: len(occurrences(case, shape)) for shape in shapes.SHAPES}
+    assert by_shape["count"].to_dict() == counts
+    assert counts["feed-forward-loop"] > 0
+    assert by_shape["count"].sum() < queries.motifs(graph, samples=0)["count"].sum()
+    # rewiring keeps what each feature reads and feeds, of what counts alone: so what does not close stays open
+    loops = by_shape.loc["feed-forward-loop"]
+    assert by_shape.loc["chain", "count"] + loops["count"] == by_shape.loc["chain", "expected"] + loops["expected"]
+    assert found.attrs["note"].startswith(f"{len(case.edges):,} connections that are kept and ")
+    assert found.attrs["observation"]["text"] == "windows-0.npy"
+
+
+@pytest.mark.parametrize("by", ["z", "drive", "twera", "coactivation"])
+@pytest.mark.parametrize("shape", ["feed-forward-loop", "fan-in"])
+def test_instances_by_evidence_are_the_strongest_of_all_that_are_active_together(graph, tiny, by: str, shape: str):
+    case, keys = numbered(graph, tiny, by, live=True)
+    best = sorted((math.prod(abs(case.edges[ends]) for ends in joined) for _, joined in occurrences(case, shape)))[::-1]
+    of_nodes = dict(occurrences(case, shape))
+
+    found = queries.motif_instances(graph, shape=shape, k=4, by=by, live=True)
+
+    assert list(found["score"]) == pytest.approx(best[:4], rel=1e-5)
+    for row in found.itertuples():
+        joined = of_nodes[tuple(keys.index(key) for key in row.keys)]
+        np.testing.assert_allclose(np.abs(getattr(row, by)), [abs(case.edges[ends]) for ends in joined], rtol=1e-6)
+    assert found.attrs["score"] == f"product of {by if by == 'coactivation' else f'abs({by})'}"
+    assert found.attrs["observation"]["text"] == "windows-0.npy"
+    assert "A → " in present.instances_text(found)
+
+
+def test_hubs_of_what_is_active_together_have_those_readers_alone(graph):
+    readers = graph.run(EDGES).query("coactivation > 0")["source"].value_counts()
+
+    found = queries.hubs(graph, live=True, k=500)
+
+    assert dict(zip(found["key"], found["readers"], strict=True)) == readers.to_dict() | {
+        key: 0 for key in found["key"] if key not in readers
+    }
+    assert found.attrs["observation"]["text"] == "windows-0.npy"
+
+
 def test_an_order_that_does_not_fit_is_refused_in_one_line(graph, tiny, truth):
     key, _ = busiest(tiny, truth)
     first = tiny.build.keys("Feature")[0].as_py()
@@ -161,6 +288,16 @@ def test_an_order_that_does_not_fit_is_refused_in_one_line(graph, tiny, truth):
     ):
         with pytest.raises(BadSetting, match=said):
             queries.paths(graph, first, token if given.get("by") == "twera" else key, **given)
+        if given.get("by") != "twera":
+            with pytest.raises(BadSetting, match=said):
+                queries.reach(graph, first, **given)
+    for ask in (
+        partial(queries.common, keys=[first, key]),
+        queries.motifs,
+        partial(queries.motif_instances, shape="chain"),
+    ):
+        with pytest.raises(BadSetting, match="by is 'luck'; it is one of z, weight"):
+            ask(graph, by="luck")
     into = queries.paths(graph, key, token, by="drive", live=True)
     out = queries.paths(graph, token, key, by="twera", live=True)
     assert into.attrs["score"] == out.attrs["score"] == "product"
@@ -171,7 +308,15 @@ def test_a_question_about_evidence_without_any_says_what_to_do(unseen, tiny):
 
     for given in ({"by": "drive"}, {"by": "twera"}, {"live": True}):
         first = tiny.build.keys("Feature")[0].as_py()
-        for ask, keys in ((queries.inputs, (key,)), (queries.circuit, (key,)), (queries.paths, (first, key))):
+        for ask, keys in (
+            (queries.inputs, (key,)),
+            (queries.circuit, (key,)),
+            (queries.paths, (first, key)),
+            (queries.reach, (first,)),
+            (queries.common, ([first, key],)),
+            (queries.motifs, ()),
+            (partial(queries.motif_instances, shape="chain"), ()),
+        ):
             with pytest.raises(BadSetting, match="atlas observe tiny/tc-test --text"):
                 ask(unseen, *keys, **given)
     assert queries.card(unseen, key)["evidence"] is None
