@@ -15,7 +15,7 @@ Neighbours: :func:`inputs`, :func:`outputs`, :func:`common`, :func:`matrix`. Fur
 :func:`reach`. Shapes: :func:`motifs`, :func:`motif_instances`, :func:`hubs`. Across sets: :func:`compare`,
 :func:`keep`, :func:`matches_of`, :func:`translate`.
 Evidence: :func:`examples`, :func:`fired`, :func:`fired_edges`, :func:`run_of`. In Cypher: :func:`catalog`,
-:func:`query`, :func:`query_text`, :func:`cypher`.
+:func:`query`, :func:`query_text`, :func:`cypher`. Ahead of search by meaning: :func:`index`.
 
 Wherever a node is asked for, any text that :func:`atlas.model.parse` reads will do, or a FeatureKey or TokenKey.
 """
@@ -26,6 +26,7 @@ from queries.circuits import Circuit, circuit
 from queries.compare import compare, keep, matches_of
 from queries.contents import models, sets
 from queries.evidence import examples, fired, fired_edges, run_of
+from queries.indexed import index
 from queries.matrices import matrix
 from queries.motifs import hubs, motif_instances, motifs
 from queries.neighbours import inputs, outputs
@@ -51,6 +52,7 @@ __all__ = [
     "fired",
     "fired_edges",
     "hubs",
+    "index",
     "inputs",
     "keep",
     "matches_of",

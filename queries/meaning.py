@@ -118,6 +118,11 @@ def _last(seen: dict[str, Near]) -> float:
     return next(reversed(seen.values())).score
 
 
+def spoken(text: str) -> str:
+    """A label or a description as it is read aloud to the encoder."""
+    return _MARKS.sub("", text).strip()
+
+
 def chosen(encoder: Encoder | None) -> Encoder:
     """The encoder that was given, or the usual one. Raises BadSetting for a name that no folder can have."""
     if encoder is None:
@@ -155,7 +160,7 @@ def _make(graph: Store, own: Held, encoder: Encoder, place: Path, name: str, pro
     labels = ask(graph, "labels", set=own.key).rename(columns={"label": "text"}).assign(matched_by="label")
     said = ask(graph, "said", set=own.key).drop(columns="method").assign(matched_by="description")
     rows = pd.concat([labels, said], ignore_index=True)
-    rows["text"] = [_MARKS.sub("", text).strip() for text in rows["text"]]
+    rows["text"] = [spoken(text) for text in rows["text"]]
     rows = rows[rows["text"].str.len() > 0].drop_duplicates(["key", "text"]).sort_values("key", kind="stable")
     codes, unique = pd.factorize(rows["text"], sort=True)
     texts = [str(text) for text in unique]

@@ -10,7 +10,7 @@ import pandas as pd
 
 from atlas.errors import BadKey, BadSetting
 from atlas.model import TokenKey, TokenText, parse
-from queries import meaning
+from queries import indexed, meaning
 from queries.answers import choice, count, rows, smallest
 from queries.catalog import records
 from queries.encoder import Encoder
@@ -79,8 +79,9 @@ def search(
     ``by="meaning"``: by the cosine between what is asked and the nearest of a feature's label and descriptions, as
     vectors of a sentence encoder (:mod:`queries.encoder`; ``encoder``: another one). Vectors are made when a set is
     first asked so, which takes minutes for hundreds of thousands of features (``progress``: called with what is done),
-    and kept beside the atlas. ``by="all"``: both rankings in one. A feature counts 1 / (60 + its rank) in each of the
-    two, by text and by meaning (reciprocal rank fusion, Cormack, Clarke and Büttcher 2009,
+    and kept beside the atlas; a server's vector index is asked instead where :func:`queries.index` has filled it, and
+    ``attrs["matched_through"]`` says which it was. ``by="all"``: both rankings in one. A feature counts 1 / (60 + its
+    rank) in each of the two, by text and by meaning (reciprocal rank fusion, Cormack, Clarke and Büttcher 2009,
     https://doi.org/10.1145/1571941.1572114) where it is among the first 4 ``k`` of it, 100 at least; so what either
     puts on top comes near the top, and what both do comes first.
     ``model``, ``set``, ``layer`` (``"2"`` or ``"0-3"``): only their features. ``min``: only scores of so much or more.
@@ -95,7 +96,7 @@ def search(
         raise BadSetting(f"what to search for is {ascii(text)[:40]}; give text")
     scope = _Scope(graph, model, set, layer)
     least = smallest("min", min)
-    note, whole = "", True
+    note, through, whole = "", "", True
     if not text.strip():
         found, note = [], "nothing to search for: the text is blank"
     elif by == "token":
@@ -105,8 +106,8 @@ def search(
         found, whole, note = _by_text(graph, text, k, scope)
     else:
         means = meaning.chosen(encoder)
-        found = _by_meaning(graph, text, k if by == "meaning" else _fused(k), scope, means, progress)
-        note = f"by {means.name}"
+        found, through = _by_meaning(graph, text, k if by == "meaning" else _fused(k), scope, means, progress)
+        note = f"by {means.name}" + (f", through the {through}" if through == indexed.INDEX else "")
         if by == "all":
             said, whole, _ = _by_text(graph, text, _fused(k), scope)
             found = _both(said, found)[:k]
@@ -115,6 +116,8 @@ def search(
         note = note if found else f"nothing scores {least:g} or more"
     frame = rows(found, COLUMNS)
     frame.attrs = {"score": UNITS[by], "by": by, "complete": whole}
+    if through:
+        frame.attrs["matched_through"] = through
     if scope.where:
         frame.attrs |= {"model": model, "set": scope.set}
     if note:
@@ -143,13 +146,18 @@ def _by_token(graph: Store, text: str, k: int, scope: _Scope) -> list[Row]:
 
 def _by_meaning(
     graph: Store, text: str, k: int, scope: _Scope, encoder: Encoder, progress: Progress | None
-) -> list[Row]:
+) -> tuple[list[Row], str]:
+    """Rows, and whose vectors they were found through."""
     asked = meaning.unit(encoder, [text])[0]
-    found = meaning.nearest(graph, asked, scope.sets, k, encoder, layers=scope.layers, progress=progress)
-    return [
+    found, through = indexed.nearest(graph, asked, scope.names, k, encoder, layers=scope.layers), indexed.INDEX
+    if found is None:
+        found = meaning.nearest(graph, asked, scope.sets, k, encoder, layers=scope.layers, progress=progress)
+        through = indexed.HERE
+    told = [
         (near.key, near.layer, records(graph, "label", key=near.key)[0]["label"], near.text, near.score, "meaning")
         for near in found
     ]
+    return told, through
 
 
 def _both(one: list[Row], other: list[Row]) -> list[Row]:

@@ -19,7 +19,7 @@ _FAMILIES = {
     "Look at it": ("models", "sets", "search", "card", "inputs", "outputs", "common", "similar", "examples", "fires"),
     "Follow it": ("circuit", "paths", "reach", "motifs", "compare"),
     "Ask in Cypher": ("query", "cypher"),
-    "Keep it": ("remove", "doctor", "export", "import"),
+    "Keep it": ("index", "remove", "doctor", "export", "import"),
 }
 
 

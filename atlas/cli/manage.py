@@ -31,6 +31,28 @@ def sets(output: Output, model: str | None) -> None:
 @click.command()
 @worker
 @click.argument("name", metavar="MODEL[/SET]")
+def index(store: str | None, quiet: bool, name: str) -> None:
+    """Make ready for search by meaning; on a server, in its own vector index.
+
+    Reads what is said of each set's features into vectors, where that is not done. Described or loaded anew, a set
+    wants this again; until then search makes do with vectors of its own.
+    """
+    import queries
+    from atlas import settings
+    from atlas.stores import open_store
+
+    # vectors stand beside a folder, not in it: whoever may read it may ask for them
+    reading = not settings.is_address(settings.load(store).store)
+    with open_store(store, read_only=reading) as graph, progress(quiet) as show:
+        found = queries.index(graph, name, progress=show)
+    if not quiet:
+        for row in found.to_dict("records"):
+            click.echo(f"{row['set']}: {row['texts']:,} texts, in the {row['kept']}")
+
+
+@click.command()
+@worker
+@click.argument("name", metavar="MODEL[/SET]")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def remove(store: str | None, quiet: bool, name: str, yes: bool) -> None:
     """Take one model or set out of the atlas; all others stay as they are."""

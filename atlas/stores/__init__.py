@@ -6,7 +6,7 @@ asking need no torch. Staged builds are the truth, a store is a cache of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, how much is done, how much there is); the unit is rows."""
+Meanings = Callable[[Sequence[str]], Sequence[list[float] | None]]
+"""Unit vectors of labels and descriptions as they stand in the graph; None for one that says nothing."""
 
 
 class Store(Protocol):
@@ -88,6 +90,26 @@ class Store(Protocol):
 
         Columns ``key``, ``type`` (the node's label), ``text`` (what matched), ``matched_by`` (label, description or
         token), ``score`` (higher is better); best first, ties by key. Every word must match, as a prefix at least.
+        """
+        ...
+
+    def index_meaning(
+        self, set_key: str, encoder: str, width: int, vectors: Meanings, progress: Progress | None = None
+    ) -> int | None:
+        """Put vectors of all that is said of a set into an index of the store's own; returns how many there are.
+
+        The same again changes nothing. None from a store that has no such index: a folder, beside which vectors are
+        kept. Raises BadKey for no set, BadSetting where the encoder's index has vectors of another width.
+        """
+        ...
+
+    def by_meaning(
+        self, sets: Sequence[str], encoder: str, vector: Sequence[float], *, layers: tuple[int, int], k: int
+    ) -> pd.DataFrame | None:
+        """The ``k`` features of some sets and layers that are nearest to a unit vector, by that index.
+
+        Columns ``key, layer, text, matched_by`` (label or description), ``score`` (cosine); best first, ties by key.
+        None where vectors of what is now said are not all there, or the index cannot tell the ``k`` nearest.
         """
         ...
 

@@ -17,7 +17,7 @@ from tests.neo4j import graphs, servers
 from tests.neo4j.servers import Place
 from tests.toy import Toy
 
-WHERE_VERSIONS_DIFFER = ("test_connection", "test_readonly")
+WHERE_VERSIONS_DIFFER = ("test_connection", "test_readonly", "test_meaning_index")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

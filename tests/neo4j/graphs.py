@@ -67,5 +67,5 @@ def _flat(properties: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(
         (name, tuple(value) if isinstance(value, list) else value)
         for name, value in sorted(properties.items())
-        if name not in ("_words", "row")  # the store's own
+        if name != "row" and not name.startswith("_")  # the store's own
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Self
@@ -16,7 +16,7 @@ from atlas.errors import BadBuild, BadKey, NoAtlas, StoreError, StoreVersion
 from atlas.matches import Matches
 from atlas.observed import Observed, observed
 from atlas.staging import Build, open_build
-from atlas.stores import Progress, adjacency
+from atlas.stores import Meanings, Progress, adjacency
 from atlas.stores.adjacency import Adjacency
 from atlas.stores.embedded import describe, doctor, index, matching, readonly, rows
 from atlas.stores.embedded.asking import Asker
@@ -80,6 +80,16 @@ class EmbeddedStore:
         if self._index is None:
             self._index = index.Index(self._current / INDEX)
         return self._index.search(text, limit)
+
+    def index_meaning(
+        self, set_key: str, encoder: str, width: int, vectors: Meanings, progress: Progress | None = None
+    ) -> int | None:
+        return None
+
+    def by_meaning(
+        self, sets: Sequence[str], encoder: str, vector: Sequence[float], *, layers: tuple[int, int], k: int
+    ) -> pd.DataFrame | None:
+        return None
 
     def adjacency(self, set_key: str, *, heads: bool = False) -> Adjacency:
         return adjacency.read(_place(self._current, ADJACENCY, set_key), self._known(set_key)["run"], heads=heads)

@@ -11,6 +11,7 @@
 :mod:`.offline`      the same graph through Neo4j's own importer
 :mod:`.readonly`     somebody else's Cypher
 :mod:`.fulltext`     what a person types
+:mod:`.meaning`      what a person means: vectors of what is said
 :mod:`.doctor`       what is wrong, and mending it
 ===================  ==================================================================================
 

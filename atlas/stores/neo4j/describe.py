@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from atlas.descriptions.loading import Changes, batches, joined
 from atlas.stores import Progress
+from atlas.stores.neo4j import meaning
 from atlas.stores.neo4j.fulltext import words
 from atlas.stores.neo4j.state import Lost, Writer
 
@@ -43,13 +44,14 @@ SET f.label = row.label, f.label_source = row.label_source, f._words = row._word
 _MINE = _FENCE + "RETURN 1 AS one"
 
 
-def apply(writer: Writer, found: Changes, progress: Progress) -> None:
+def apply(writer: Writer, set_key: str, found: Changes, progress: Progress) -> None:
     """Take out, put in, relabel."""
     if not found:
         return
     nodes = joined(found)
     total, done = len(found.gone) + len(nodes) + len(found.labels), 0
     writer.unsettle()
+    meaning.forget(writer, set_key)
     for first in range(0, len(found.gone), _ROWS):
         keys = found.gone[first : first + _ROWS]
         writer.run(_GO, owner=writer.owner, keys=keys)

@@ -19,12 +19,13 @@ from atlas.errors import AtlasError
 from atlas.observed import observed
 from atlas.staging import WEIGHTED, Build, open_build
 from atlas.stores import adjacency
-from atlas.stores.neo4j import fetched, publish, sweep
+from atlas.stores.neo4j import fetched, meaning, publish, sweep
 from atlas.stores.neo4j.load import LOADS, under_way
 from atlas.stores.neo4j.state import DDL, FORMAT, READ, Writer
 
 COLUMNS = ("check", "subject", "expected", "found", "state", "advice")
 _MEND = "atlas doctor --mend"
+_MEANING = "meaning"
 
 _INDEXES = "SHOW INDEXES YIELD name, state WHERE name IS NOT NULL RETURN name, state ORDER BY name"
 _SETS = """
@@ -128,6 +129,9 @@ def mend(writer: Writer, findings: list[Finding], load: Callable[[Build], None])
     for row in writer.run(_SETS):
         if row["key"] in bad:
             shutil.rmtree(fetched.place(row["key"], row["run"], row["observation"]))
+    for finding in findings:
+        if finding.state == "wrong" and finding.check == _MEANING:
+            meaning.forget(writer, finding.subject.partition(" ")[0])
 
 
 class _Look:
@@ -182,7 +186,19 @@ class _Look:
             yield _counted(f"{kind} of set", key, ledger.get(kind, 0), self._count(_EDGES[kind], **chosen), lost)
         advice = "" if here else "the store answers; to load it elsewhere, ingest it again"
         yield Finding("staged build", key, "finished", "finished" if here else "gone", "right", advice)
+        yield from self._vectors(row)
         yield from self._adjacency(row)
+
+    def _vectors(self, row: dict[str, Any]) -> Iterator[Finding]:
+        """What is there for search by meaning, of each encoder whose vectors were written."""
+        made = {index["name"] for index in self._rows(_INDEXES) if index["state"] == "ONLINE"}
+        for encoder, expected in (one.split(" ") for one in row["ledger"].get("meaning", ())):
+            chosen = {"model": row["model"], "set": row["key"]}
+            found = str(sum(self._count(query, **chosen) for query in meaning.counts(encoder)))
+            if not made.issuperset(meaning.name(encoder, label) for label in meaning.LABELS):
+                found = "no index"
+            advice = f"{_MEND} lets search do without them, atlas index {row['key']} writes them again"
+            yield _counted(_MEANING, f"{row['key']} by {encoder}", expected, found, advice)
 
     def _adjacency(self, row: dict[str, Any]) -> Iterator[Finding]:
         """What this machine keeps of the set's edges, if it does."""

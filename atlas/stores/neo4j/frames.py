@@ -30,7 +30,8 @@ def _mapped(type: pa.DataType) -> Any:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, neo4j.graph.Node):
-        return {"_label": ":".join(sorted(value.labels)), **{k: _plain(v) for k, v in value.items()}}
+        own = {k: _plain(v) for k, v in value.items() if not k.startswith("_")}  # the rest is the store's
+        return {"_label": ":".join(sorted(value.labels)), **own}
     if isinstance(value, neo4j.graph.Relationship):
         return {"_label": value.type, **{k: _plain(v) for k, v in value.items()}}
     if isinstance(value, neo4j.graph.Path):

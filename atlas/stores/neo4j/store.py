@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import neo4j
@@ -16,7 +16,7 @@ from atlas.errors import BadKey, BadQuery, StoreError, StoreLocked
 from atlas.matches import Matches
 from atlas.observed import Observed, observed
 from atlas.staging import Build
-from atlas.stores import Progress
+from atlas.stores import Meanings, Progress
 from atlas.stores.neo4j import (
     clashes,
     connection,
@@ -26,6 +26,7 @@ from atlas.stores.neo4j import (
     fulltext,
     load,
     matching,
+    meaning,
     publish,
     readonly,
     state,
@@ -170,7 +171,7 @@ class Neo4jStore:
             found = changes(self, build)
             if found is None:
                 return False
-            describe.apply(writer, found, show)
+            describe.apply(writer, build.set_key, found, show)
             sweep.sweep(writer, show)
             return True
 
@@ -188,6 +189,20 @@ class Neo4jStore:
             return fulltext.frame([], typed, limit)
         asked = functools.partial(self._managed, fulltext.QUERY, fulltext.parameters(words, limit))
         return fulltext.frame(self._settled(asked, self._timeout)[1], typed, limit)
+
+    @_writes
+    def index_meaning(
+        self, set_key: str, encoder: str, width: int, vectors: Meanings, progress: Progress | None = None
+    ) -> int | None:
+        show = progress or _silent
+        with state.writing(self._driver, self._database, self.address, f"indexing {set_key}") as writer:
+            sweep.sweep(writer, show)
+            return meaning.write(writer, set_key, encoder, width, vectors, show)
+
+    def by_meaning(
+        self, sets: Sequence[str], encoder: str, vector: Sequence[float], *, layers: tuple[int, int], k: int
+    ) -> pd.DataFrame | None:
+        return meaning.nearest(self.run, sets, encoder, vector, layers=layers, k=k)
 
     def adjacency(self, set_key: str, *, heads: bool = False) -> Adjacency:
         return fetched.get(self.run, self.address, set_key, heads=heads)

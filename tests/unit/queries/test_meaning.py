@@ -123,6 +123,17 @@ def test_vectors_are_made_once_and_kept_under_the_encoders_name(asked: Asked, ba
     assert [path.name.rpartition("-")[0] for path in (tmp_path / "meaning/bag-of-words").iterdir()] == ["toy@tc-40"]
 
 
+def test_a_folder_is_made_ready_ahead_of_the_first_question(asked: Asked, bag: Bag):
+    ready = queries.index(asked.graph, "toy", encoder=bag)
+    before = len(bag.read)
+    found = queries.search(asked.graph, "rabbit", by="meaning", set="toy/tc-40", encoder=bag)
+
+    labels = {row["label"].strip() for row in asked.toy.nodes["Feature"]} - {""}
+    assert ready[["set", "texts"]].values.tolist() == [["toy/tc-40", len(labels)]]
+    assert bag.read[before:] == ["rabbit"]
+    assert found.attrs["matched_through"] == ready["kept"].iloc[0] == "vectors that are kept here"
+
+
 def test_what_is_said_anew_is_read_anew_and_nothing_else(tmp_path: Path):
     built = toy.write(tmp_path / "a-build")
     atlas.load(built.build, tmp_path / "atlas")
