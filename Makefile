@@ -5,16 +5,13 @@ BIN = $(VENV)/bin
 DEMO_HOME ?= $(CURDIR)/.atlas
 PIP = $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -q -c constraints.txt
 
-.PHONY: demo test test-neo4j lint bench neo4j faults clean
+.PHONY: demo test lint bench neo4j faults clean
 
 demo: $(VENV)/.ingest  ## the bundled model becomes an atlas, and answers
 	@ATLAS_HOME=$(DEMO_HOME) $(BIN)/python -m atlas.demo
 
 test: $(VENV)/.all  ## the suite; every store's contract, on real servers too
-	$(BIN)/python -m pytest --ignore=tests/neo4j
-
-test-neo4j: $(VENV)/.all  ## what only the store over Bolt does, on real servers of both versions
-	$(BIN)/python -m pytest tests/neo4j -m "not faults"
+	$(BIN)/python -m pytest -m "not faults"
 
 lint: $(VENV)/.all  ## style, types, arrows
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/pyright
@@ -25,8 +22,8 @@ bench: $(VENV)/.all  ## ratios, on a quiet machine
 neo4j: $(VENV)/.all  ## a real Neo4j on loopback, without Docker
 	$(BIN)/python -m atlas.server
 
-faults: $(VENV)/.all  ## every fault of a shared server, the long form
-	$(BIN)/python -m pytest tests/neo4j -m faults --timeout=3600
+faults: $(VENV)/.all  ## every fault of a shared server, the long form, and all its tests on every version
+	NEO4J_TEST_EVERY_VERSION=1 $(BIN)/python -m pytest tests/neo4j --timeout=3600
 
 clean:  ## the environment and the demo's atlas
 	rm -rf $(VENV) $(DEMO_HOME)
