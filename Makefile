@@ -11,7 +11,7 @@ demo: $(VENV)/.ingest  ## the bundled model becomes an atlas, and answers
 	@ATLAS_HOME=$(DEMO_HOME) $(BIN)/python -m atlas.demo
 
 test: $(VENV)/.all  ## the suite; every store's contract, on real servers too
-	$(BIN)/python -m pytest -m "not faults"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not faults" -n 2 --dist loadfile
 
 lint: $(VENV)/.all  ## style, types, arrows
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/pyright

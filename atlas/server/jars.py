@@ -8,6 +8,7 @@ The jars are under the GPL: they are started as a process of their own and never
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -59,6 +60,12 @@ def fetch(version: str) -> Path:
     if lib.is_dir():
         return lib
     lib.parent.mkdir(parents=True, exist_ok=True)
+    with (lib.parent / "LOCK").open("w") as alone:
+        fcntl.flock(alone, fcntl.LOCK_EX)  # jgo's own cache is not made for two at once
+        return lib if lib.is_dir() else _download(version, lib)
+
+
+def _download(version: str, lib: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=lib.parent) as scratch:
         fresh = Path(scratch) / "lib"
         fresh.mkdir()
@@ -68,11 +75,7 @@ def fetch(version: str) -> Path:
             shutil.rmtree(fresh)
             fresh.mkdir()
             _with_maven(version, fresh, error)
-        try:
-            fresh.rename(lib)
-        except OSError:
-            if not lib.is_dir():  # otherwise another process was faster, and its jars are as good
-                raise
+        fresh.rename(lib)
     return lib
 
 
