@@ -60,7 +60,7 @@ def fetch(version: str) -> Path:
     if lib.is_dir():
         return lib
     lib.parent.mkdir(parents=True, exist_ok=True)
-    with (lib.parent / "LOCK").open("w") as alone:
+    with (lib.parent.parent / "LOCK").open("w") as alone:
         fcntl.flock(alone, fcntl.LOCK_EX)  # jgo's own cache is not made for two at once
         return lib if lib.is_dir() else _download(version, lib)
 
