@@ -19,10 +19,12 @@ from atlas.stores import Store
 FEATURE, LATER, TOKEN = "toy/0-tc-40/3", "toy/4-tc-40/1", "tok:toy-words/1"
 _SHORT = {FEATURE: "0/3", LATER: "4/1"}
 _FIRES = pd.DataFrame({name: pd.Series(dtype="int64") for name in ("position", "token", "feature", "value")})
+_CIRCUIT: dict[str, Any] = {"keys": FEATURE, "depth": 1, "width": 2}
 _OTHERS: dict[str, dict[str, Any]] = {
     "card": {"key": FEATURE},
-    "circuit": {"keys": FEATURE, "depth": 1, "width": 2},
+    "circuit": _CIRCUIT,
     "common": {"keys": ["0/3", "4/1"], "set": "toy/tc-40"},
+    "compare": {"a": "toy/tc-40", "b": "toy/tc-40"},
     "cypher": {"text": "RETURN 1 AS one"},
     "examples": {"key": FEATURE},
     "fired": {"fires": _FIRES},
@@ -42,6 +44,8 @@ _OTHERS: dict[str, dict[str, Any]] = {
 }
 """What the other arguments are while one of them is hostile."""
 _TEXT = ("str", "Key", "Place")
+_TRIED_BY_HAND = {"translate", "keep"}
+"""a circuit's translation stands in :data:`FURTHER`; to keep is no question, and writes"""
 
 NASTY = [
     "",
@@ -112,7 +116,7 @@ def places() -> dict[str, tuple[Callable[..., Any], str]]:
     found = {}
     for name in queries.__all__:
         question = getattr(queries, name)
-        if inspect.isfunction(question):
+        if inspect.isfunction(question) and name not in _TRIED_BY_HAND:
             for parameter in inspect.signature(question).parameters.values():
                 kinds = str(parameter.annotation).replace("|", " ").replace("[", " ").replace("]", " ").split()
                 if set(kinds) & {*_TEXT} and parameter.kind != parameter.VAR_KEYWORD:
@@ -122,6 +126,8 @@ def places() -> dict[str, tuple[Callable[..., Any], str]]:
 
 PLACES = places()
 FURTHER: dict[str, Callable[[Store, str], Any]] = {
+    "translate.to": lambda graph, text: queries.translate(graph, queries.circuit(graph, **_CIRCUIT), text),
+    "translate.by": lambda graph, text: queries.translate(graph, queries.circuit(graph, **_CIRCUIT), "toy", by=text),
     "query's parameter": lambda graph, text: queries.query(graph, "inputs", **{text: 1}),
     "query's key": lambda graph, text: queries.query(graph, "inputs", key=text, by=text),
     "query's words": lambda graph, text: queries.query(graph, "features_by_description", text=text),

@@ -16,9 +16,9 @@ FUZZED = 10_000
 
 
 def content(asked: Asked) -> dict[str, str]:
-    """Every file of the atlas, by the hash of what is in it."""
+    """Every file of the atlas, by the hash of what is in it; a sentence encoder's vectors are a cache beside it."""
     folder = Path(asked.graph.address)
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and "meaning" not in path.parts)
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
