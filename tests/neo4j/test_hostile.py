@@ -15,7 +15,7 @@ from tests.neo4j import graphs
 from tests.neo4j.servers import Place
 from tests.toy import Toy
 from tests.unit.queries.hostile import EVERYWHERE, NASTY, answered, strings
-from tests.unit.queries.test_catalog import NOTHING_YET, SAMPLES, TOKEN_KEYED
+from tests.unit.queries.test_catalog import SAMPLES, TOKEN_KEYED
 
 pytestmark = pytest.mark.neo4j
 
@@ -65,18 +65,16 @@ def test_nasty_text_is_answered_or_refused_where_cypher_and_lucene_would_read_it
 
 def test_every_named_query_answers_as_it_stands_when_it_is_pasted(place: Place, reading: Neo4jStore):
     """The file as it is, header and all, with its parameters set as ``:param`` would; nothing of ours in between."""
-    different = {}
+    different, answering = {}, 0
     for name in NAMES:
         named = find(name, "neo4j")
         needed = {p.name: SAMPLES[p.name] if p.default is None else p.default for p in named.parameters}
         needed |= {"key": "tok:toy-words/1"} if name in TOKEN_KEYED else {}
         rows = pasted(place, named.text, needed)
         ours = queries.query(reading, name, **{p.name: needed[p.name] for p in named.parameters})
-        if (
-            len(rows) != len(ours)
-            or any([*row] != [*named.columns] for row in rows)
-            or bool(rows) == (name in NOTHING_YET)
-        ):
+        if len(rows) != len(ours) or any([*row] != [*named.columns] for row in rows):
             different[name] = rows[:1]
+        answering += bool(rows)
 
     assert different == {}
+    assert answering > len(NAMES) // 2  # this toy has no heads and no matches

@@ -80,6 +80,15 @@ def test_interrupted_anywhere_the_same_call_goes_on_to_the_same_build(built, n_f
     assert make(tmp_path).manifest == built.manifest
 
 
+@pytest.fixture
+def ctrl_c_counts():
+    """A suite in the background of a shell inherits that SIGINT is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c_counts")
 def test_ctrl_c_in_the_middle_of_a_unit_loses_that_unit_alone(built, tmp_path):
     def press(what: str, done: int, total: int) -> None:
         if what.startswith("edges") and len(list((tmp_path / "builds").glob("*/work/[A-Z]*"))) == 3:
