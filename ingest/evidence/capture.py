@@ -29,6 +29,9 @@ from ingest.folders import open_folder
 from ingest.transcoder import Transcoder, TranscoderSource
 from ingest.weights import ModelWeights
 
+READABLE = (ReadSite.RESID_MID, ReadSite.RESID_MID_CENTRED, ReadSite.NORM_PRE_GAIN, ReadSite.NORM_POST_GAIN)
+"""where a set may read to be run here: at the norm before an MLP"""
+
 
 def load(spec: Any, device: torch.device | str = "cpu", dtype: torch.dtype | str = torch.float32) -> nn.Module:
     """The model itself: a local folder, a hub ``repo[@revision]``, or one that is loaded already, which stays as it is.
@@ -40,11 +43,14 @@ def load(spec: Any, device: torch.device | str = "cpu", dtype: torch.dtype | str
     from transformers import AutoModelForCausalLM
 
     folder = open_folder(spec)
-    for name in folder.names():
-        if "/" not in name and name.endswith((".json", ".safetensors")):
-            path = folder.path(name)
+    wanted = [name for name in folder.names() if "/" not in name and name.endswith((".json", ".safetensors"))]
+    if not wanted:
+        raise BadModel(f"{folder.where} holds neither config.json nor safetensors; name a model's own folder")
+    places = [folder.path(name) for name in wanted]
     try:
-        return AutoModelForCausalLM.from_pretrained(path.parent, local_files_only=True, dtype=dtype).to(device).eval()
+        return (
+            AutoModelForCausalLM.from_pretrained(places[0].parent, local_files_only=True, dtype=dtype).to(device).eval()
+        )
     except (OSError, ValueError, RuntimeError) as error:
         raise BadModel(f"{folder.where}: the model cannot be loaded ({str(error).splitlines()[0]})") from error
 
@@ -115,7 +121,7 @@ class Runner:
         return (x.square().mean(dim=-1, keepdim=True) + self.weights.eps).sqrt()
 
     def read(self, site: ReadSite, x: Tensor, normed: Tensor) -> Tensor:
-        """What a transcoder at ``site`` reads, of the norm's input and output."""
+        """What a transcoder at ``site``, one of :data:`READABLE`, reads of the norm's input and output."""
         match site:
             case ReadSite.RESID_MID:
                 return x
@@ -126,6 +132,8 @@ class Runner:
             case ReadSite.NORM_PRE_GAIN:
                 centred = x - x.mean(dim=-1, keepdim=True) if self.weights.norm is Norm.LAYER else x
                 return centred / self.sigma(x)
+            case _:
+                raise ValueError(f"{site} is not at the norm before an MLP")
 
 
 @contextmanager

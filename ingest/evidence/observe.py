@@ -29,7 +29,7 @@ from atlas.provenance import Run
 from atlas.staging import Build
 from ingest import skips
 from ingest.evidence import corpus as texts
-from ingest.evidence.capture import Batch, Reader, Runner, joined, load
+from ingest.evidence.capture import READABLE, Batch, Reader, Runner, joined, load
 from ingest.evidence.corpus import Corpus, Request
 from ingest.evidence.counting import Shape, Sums
 from ingest.evidence.fidelity import Fidelity, fidelity
@@ -119,6 +119,11 @@ def open_subject(
         raise BadTranscoder(
             f"{build.set_key} was built from {row['repo']} at {row['revision']}, but {source.info.repo} is at "
             f"{source.info.revision}; give those transcoders with --transcoders"
+        )
+    if source.info.read not in READABLE:
+        raise BadTranscoder(
+            f"{build.set_key} reads {source.info.read}; what fires is read off where an MLP reads alone "
+            f"({', '.join(READABLE)}), so this set can be neither observed nor described"
         )
     if sum(build.features_per_layer) != sum(source.info.n_features.values()):
         raise BadTranscoder(

@@ -14,6 +14,7 @@ from atlas.errors import BadTranscoder
 from atlas.model import Activation, ReadSite, WriteSite
 from atlas.staging import Build
 from ingest import Keep, build
+from ingest.evidence.observe import open_subject
 from ingest.evidence.surface import subject
 from ingest.folding import Vectors
 from ingest.skips import of_settings
@@ -105,6 +106,15 @@ def test_autoencoders_of_the_stream_read_tokens_and_promote_words_but_feed_no_fe
     assert found.edge_files("FEEDS") == []
     assert found.rows("edges/ACTIVATES") > 0
     assert found.rows("edges/PROMOTES") > 0
+
+
+def test_what_reads_the_stream_is_not_observed_and_why_is_one_line(tmp_path: Path):
+    site = ReadSite.RESID_POST
+    layers = {layer: models.transcoder(layer, site, WriteSite.RESID_POST) for layer in range(3)}
+    found = made(layers, tmp_path)
+
+    with pytest.raises(BadTranscoder, match="reads resid_post; what fires is read off where an MLP reads"):
+        open_subject(found, models.model("llama"), layers, tokenizer=models.tokenizer())
 
 
 def test_pickles_are_built_from_where_that_is_asked_for_and_the_run_notes_it(tmp_path: Path):
