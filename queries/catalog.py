@@ -195,7 +195,7 @@ def parse(name: str, text: str) -> NamedQuery:
 
 def _parameter(query: str, line: str) -> Parameter:
     match = _PARAMETER.match(line)
-    if match is None or (match[2] or "text") not in ("text", "int", "float"):
+    if match is None or (match[2] or "text") not in ("text", "int", "float", "texts"):
         raise ValueError(f"{query}.cypher: {line!r} is no parameter; write $name: type = default  meaning")
     default = json.loads(match[3]) if match[3] else None
     kind = match[2] or "text"
@@ -214,7 +214,7 @@ def _check(named: NamedQuery, given: Mapping[str, Any]) -> dict[str, Any]:
     return {p.name: _convert(named.name, p, given[p.name]) if p.name in given else p.default for p in known.values()}
 
 
-def _convert(query: str, parameter: Parameter, value: Any) -> str | int | float:
+def _convert(query: str, parameter: Parameter, value: Any) -> str | int | float | list[str]:
     match parameter.type, value:
         case "text", str():
             return _storable(parameter.name, value)
@@ -227,6 +227,8 @@ def _convert(query: str, parameter: Parameter, value: Any) -> str | int | float:
             return value
         case "float", int() | float() if not isinstance(value, bool) and abs(value) < 1e300:
             return float(value)
+        case "texts", list() | tuple() if all(isinstance(item, str) for item in value):
+            return list(_storable(parameter.name, value))
     raise BadQuery(f"{query}: {parameter.name} is {str(value)[:40]!r}, which is no {parameter.type}")
 
 

@@ -22,6 +22,7 @@ from atlas.model import FeatureKey
 from queries.answers import rows
 from queries.catalog import records
 from queries.held import Held, envelope
+from queries.labels import called
 from queries.resolve import Node
 
 if TYPE_CHECKING:
@@ -63,11 +64,12 @@ def alike(graph: Store, node: Node, asked: Sequence[Held], by: str, k: int) -> p
             found += [(-score, *theirs.place(row), one.key) for score, row in best]
     if not looked:
         raise next(iter(without.values()))
-    answer = []
+    best = []
     for score, layer, idx, set_key in sorted(found)[:k]:
         model, _, name = set_key.partition("/")
-        key = str(FeatureKey(model, layer, name, idx))
-        answer.append((key, layer, records(graph, "label", key=key)[0]["label"], "", -score, by))
+        best.append((str(FeatureKey(model, layer, name, idx)), -score))
+    about = called(graph, (key for key, _ in best))
+    answer = [(key, about[key].layer, about[key].label, "", score, by) for key, score in best]
     frame = rows(answer, COLUMNS)
     frame.attrs = envelope(looked, "cosine", not without, 0.0)
     notes = ["vectors in float16", *(f"without {key}, whose vectors are not here" for key in without)]

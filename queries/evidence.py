@@ -18,6 +18,7 @@ from atlas.staging import Build
 from queries.answers import choice, count, empty, rows
 from queries.catalog import records
 from queries.held import Held, held, one_set
+from queries.labels import called
 from queries.resolve import Key, Node, resolve
 
 if TYPE_CHECKING:
@@ -147,13 +148,12 @@ def fired(graph: Store, fires: pd.DataFrame, *, set: str | None = None, k: int =
     texts, keys = build.nodes("Token")["text"], build.keys("Feature")
     ordered = fires.sort_values(["position", "value", "feature"], ascending=[True, False, True], kind="stable")
     shown = ordered.groupby("position").head(k)
-    about = {int(row): records(graph, "label", key=keys[int(row)].as_py())[0] for row in shown["feature"].unique()}
+    about = called(graph, (keys[int(row)].as_py() for row in shown["feature"].unique()))
     found = []
     for fire in shown.to_dict("records"):
-        row, token = int(fire["feature"]), texts[int(fire["token"])].as_py()
-        node = about[row]
-        where = int(fire["position"]), token, keys[row].as_py()
-        found.append((*where, int(node["layer"]), node["label"], float(fire["value"])))
+        key, token = keys[int(fire["feature"])].as_py(), texts[int(fire["token"])].as_py()
+        node = about[key]
+        found.append((int(fire["position"]), token, key, node.layer, node.label, float(fire["value"])))
     if not found:
         return empty(FIRED, note="no feature fires on this sentence", set=build.set_key, run=build.run)
     frame = rows(found, FIRED)
@@ -190,8 +190,8 @@ def fired_edges(graph: Store, fires: pd.DataFrame, *, set: str | None = None, k:
         return empty(
             FIRED_EDGES, note="no stored connection joins features of one token", set=build.set_key, run=build.run
         )
-    labels = {key: records(graph, "label", key=key)[0]["label"] for key in {end for row in found for end in row[2:4]}}
-    named = [(*row[:4], labels[row[2]], labels[row[3]], *row[4:]) for row in found]
+    about = called(graph, (end for row in found for end in row[2:4]))
+    named = [(*row[:4], about[row[2]].label, about[row[3]].label, *row[4:]) for row in found]
     frame = rows(named, FIRED_EDGES)
     frame.attrs = {"weight": "contribution", "model": build.model, "set": build.set_key, "run": build.run}
     return frame

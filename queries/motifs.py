@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from queries.answers import choice, count, rows, smallest
-from queries.catalog import records
 from queries.counted import Counted, numbers
 from queries.held import Held, held, one_set
 from queries.instances import strongest
+from queries.labels import called
 from queries.neighbours import BY, SIGNS
 from queries.rewired import ROUNDS, rewire
 from queries.shapes import SHAPES, Links, counts
@@ -151,9 +151,9 @@ def motif_instances(
         keys = [_key(adjacency, own.key, number) for number in one.features]
         negative = bool((by_name["weight"][at] < 0).sum() % 2)
         of_connections = [by_name[name][at].tolist() for name in listed.values()]
-        made.append(
-            (rank, one.score, "-" if negative else "+", keys, [_label(graph, key) for key in keys], *of_connections)
-        )
+        made.append((rank, one.score, "-" if negative else "+", keys, *of_connections))
+    about = called(graph, (key for row in made for key in row[3]))
+    made = [(*row[:4], [about[key].label for key in row[3]], *row[4:]) for row in made]
     frame = rows(made, INSTANCES | dict.fromkeys(listed, "floats"))
     number = by if by in ("share", "coactivation") else f"abs({by})"
     note = f"the strongest {shape} by {score} of {number}, exact over the {counted.said}"
@@ -193,11 +193,11 @@ def hubs(
     deviation = np.sqrt(np.maximum(np.bincount(layer, size**2) / features - mean**2, 0))
     z = np.divide(size - mean[layer], deviation[layer], out=np.full(len(size), np.nan), where=deviation[layer] > 0)
     best = [at for at in np.argsort(-size, kind="stable")[:k].tolist() if size[at] > 0]
+    about = called(graph, (_key(adjacency, own.key, at) for at in best))
     made = []
-    for at in best:
-        key = _key(adjacency, own.key, at)
+    for at, (key, named) in zip(best, about.items(), strict=True):
         numbered = (int(of_each[name][at]) for name in ("readers", "sources", "through"))
-        made.append((key, adjacency.layers[layer[at]], _label(graph, key), *numbered, float(z[at])))
+        made.append((key, named.layer, named.label, *numbered, float(z[at])))
     frame = rows(made, HUBS)
     frame.attrs = counted.rests_on(own, f"{len(links.source):,} {counted.said}; z within the layer")
     frame.attrs |= {"score": by}
@@ -264,7 +264,3 @@ def _key(adjacency: Adjacency, set_key: str, number: int) -> str:
     at = int(np.searchsorted(first, number, side="right")) - 1
     model, _, name = set_key.partition("/")
     return f"{model}/{adjacency.layers[at]}-{name}/{number - int(first[at])}"
-
-
-def _label(graph: Store, key: str) -> str:
-    return str(records(graph, "label", key=key)[0]["label"])

@@ -11,8 +11,8 @@ import pandas as pd
 from atlas.errors import Ambiguous, BadKey, BadSetting
 from queries import cuts, routes
 from queries.answers import choice, count, rows, smallest
-from queries.catalog import records
 from queries.held import Held, envelope, held, one_or_list, one_set
+from queries.labels import called
 from queries.neighbours import SIGNS
 from queries.pathsearch import SCORES, Path, PathSearch, measured
 from queries.resolve import Key, Node, resolve, resolve_all
@@ -127,7 +127,7 @@ def paths(
     parity = SIGNS[choice("sign", sign, tuple(SIGNS))]
     asked = Asked(k, score, by, live, parity, min_hops, max_hops, smallest("min", min), through, avoid, set, total, via)
     answer = find(graph, a, b, asked)
-    labels = _labels(graph, answer.paths)
+    names = called(graph, (key for path in answer.paths for key in path.keys))
     frame = rows(
         (
             (
@@ -138,7 +138,7 @@ def paths(
                 len(path.steps),
                 path.keys,
                 [step.type for step in path.steps],
-                [labels[key] for key in path.keys],
+                [names[key].label for key in path.keys],
                 [step.weight for step in path.steps],
                 *([[step.size for step in path.steps]] if by in cuts.EVIDENCE else []),
             )
@@ -240,16 +240,3 @@ def _set_of(start: Node, ends: Sequence[Node], set: str | None, sets: list[Held]
         return able[0]
     names = " or ".join(one.key for one in able)
     raise Ambiguous(f"a path between two tokens runs through the features of one set: name {names} with set")
-
-
-def _labels(graph: Store, found: Sequence[Path]) -> dict[str, str]:
-    """Labels of all nodes on some paths: a feature's label, a token's text."""
-    keys = dict.fromkeys(key for path in found for key in path.keys)
-    return {
-        key: str(
-            records(graph, "token", key=key)[0]["text"]
-            if key.startswith("tok:")
-            else records(graph, "label", key=key)[0]["label"]
-        )
-        for key in keys
-    }

@@ -11,8 +11,8 @@ import pandas as pd
 from atlas.errors import BadSetting
 from queries import cuts, routes
 from queries.answers import choice, count, rows, smallest
-from queries.catalog import records
 from queries.held import Held, envelope, held, one_set
+from queries.labels import called
 from queries.neighbours import LAST_LAYER, SIGNS, layer_range
 from queries.pathsearch import PathSearch, measured
 from queries.resolve import Key, Node, resolve
@@ -83,12 +83,10 @@ def reach(
     inside = reached[_in_layers(search, reached, layers)]
     order = inside[np.argsort(-np.abs(scores[inside]), kind="stable")[:k]]
     found = []
-    for rank, number in enumerate(order.tolist(), start=1):
-        about = records(graph, "label", key=search.key(number))[0]
-        value = float(scores[number])
-        found.append(
-            (rank, search.key(number), about["layer"], about["label"], value, score, "+" if value > 0 else "-")
-        )
+    values = scores[order].tolist()
+    about = called(graph, map(search.key, order.tolist()))
+    for rank, ((key, node_called), value) in enumerate(zip(about.items(), values, strict=True), start=1):
+        found.append((rank, key, node_called.layer, node_called.label, value, score, "+" if value > 0 else "-"))
     frame = rows(found, COLUMNS)
     frame.attrs = envelope([own], measure.number, False, cuts.UNKNOWN)
     if measure.evidence:

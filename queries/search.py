@@ -15,6 +15,7 @@ from queries.answers import choice, count, rows, smallest
 from queries.catalog import records
 from queries.encoder import Encoder
 from queries.held import held, of_model, one_set
+from queries.labels import called
 from queries.meaning import Progress
 from queries.neighbours import layer_range
 from queries.resolve import resolve, vocabularies_of
@@ -153,10 +154,8 @@ def _by_meaning(
     if found is None:
         found = meaning.nearest(graph, asked, scope.sets, k, encoder, layers=scope.layers, progress=progress)
         through = indexed.HERE
-    told = [
-        (near.key, near.layer, records(graph, "label", key=near.key)[0]["label"], near.text, near.score, "meaning")
-        for near in found
-    ]
+    about = called(graph, (near.key for near in found))
+    told = [(near.key, near.layer, about[near.key].label, near.text, near.score, "meaning") for near in found]
     return told, through
 
 
@@ -265,10 +264,8 @@ def _rank(graph: Store, said: _Evidence, k: int, scope: _Scope) -> list[Row]:
         known["score"] += LABEL * quality
         known["matched_by"] = f"{matched_by}+{known['matched_by']}".strip("+")
     best = sorted(found.items(), key=lambda item: (-item[1]["score"], item[0]))[:k]
-    for key, row in best:
-        if "layer" not in row:
-            node = records(graph, "label", key=key)[0]
-            row |= {"layer": node["layer"], "label": node["label"]}
+    for key, node in called(graph, (key for key, row in best if "layer" not in row)).items():
+        found[key] |= {"layer": node.layer, "label": node.label}
     return [(key, *(row[name] for name in list(COLUMNS)[1:])) for key, row in best]
 
 

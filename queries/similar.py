@@ -15,6 +15,7 @@ from queries.answers import choice, count, rows
 from queries.catalog import records
 from queries.encoder import Encoder
 from queries.held import Held, envelope, held, of_model, one_set
+from queries.labels import called
 from queries.meaning import Progress
 from queries.neighbours import LAST_LAYER, Filter, around
 from queries.present_text import quoted
@@ -107,10 +108,8 @@ def _said_alike(
             if one.key != node.key and (one.key not in best or best[one.key].score < one.score):
                 best[one.key] = one
     order = sorted(best.values(), key=lambda one: (-one.score, one.key))[:k]
-    found = [
-        (one.key, one.layer, records(graph, "label", key=one.key)[0]["label"], one.text, one.score, "description")
-        for one in order
-    ]
+    about = called(graph, (one.key for one in order))
+    found = [(one.key, one.layer, about[one.key].label, one.text, one.score, "description") for one in order]
     frame = rows(found, COLUMNS)
     frame.attrs = envelope(scope, "cosine", True, 0.0)
     note = f"by {encoder.name}" if found else f"nothing is said of {node.key}, or of any other feature here"

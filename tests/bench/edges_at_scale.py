@@ -84,7 +84,11 @@ def bare(pairs: list[tuple[Tensor, Tensor]], pool: Pool, tile: tuple[int, int]) 
     """Every product once, nothing done with it; a product of one thread a tile."""
     for rows, cols in pairs:
         places = [(i, j) for i in range(0, len(rows), tile[0]) for j in range(0, len(cols), tile[1])]
-        pool.map(lambda at, a=rows, b=cols: a[at[0] : at[0] + tile[0]] @ b[at[1] : at[1] + tile[1]].T, places)
+
+        def product(at: tuple[int, int], a: Tensor = rows, b: Tensor = cols) -> None:
+            a[at[0] : at[0] + tile[0]] @ b[at[1] : at[1] + tile[1]].T  # let go at once: keeping them costs page faults
+
+        pool.map(product, places)
 
 
 def whole_calls(pairs: list[tuple[Tensor, Tensor]]) -> None:
