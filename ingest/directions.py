@@ -108,6 +108,7 @@ class WithDirections(Vectors):
             if len(one.vector) != self.d_model:
                 raise BadSetting(f"direction {one.name!r} has length {len(one.vector)}, {self.model.name} has d_model "
                                  f"{self.d_model}")  # fmt: skip
+            _read(self.model, one)  # refuses a site that the model does not have
 
     def at(self, layer: int) -> list[Direction]:
         return [one for one in self.directions if one.layer == layer]
@@ -137,6 +138,9 @@ def _read(model: ModelWeights, one: Direction) -> tuple[Tensor, Tensor]:
     bias = torch.zeros(1)
     if one.site in (ReadSite.NORM_PRE_GAIN, ReadSite.NORM_POST_GAIN) and not model.has_mlp_norm:
         raise BadTranscoder(f"{model.name} has no norm before its MLPs; a direction there is at {ReadSite.RESID_MID}")
+    if one.site is ReadSite.RESID_MID_CENTRED and model.norm is not Norm.LAYER:
+        raise BadTranscoder(f"{model.name} has RMSNorm: nothing is centred; a direction there is at "
+                            f"{ReadSite.RESID_MID}")  # fmt: skip
     if one.site is ReadSite.NORM_POST_GAIN:
         assert norm.mlp_gain is not None
         if norm.mlp_bias is not None:

@@ -154,16 +154,20 @@ class Vectors:
 
         These are attention's constants up to and with this layer (up to the one before where the MLP reads beside
         attention), and the decoder biases of the transcoders before it; with skips, also what these carry of it, and
-        of their norms' biases.
+        of their norms' biases. An autoencoder writes nothing beside the model: there they are attention's alone, up to
+        where it reads.
         """
+        read, beside = self.source.info.read, self.source.info.kind != "sae"
         total = torch.zeros(self.d_model, device=self.device, dtype=self.dtype)
         for at, weights in enumerate(self.model.layers[: layer + 1]):
+            if at == layer and read is ReadSite.RESID_PRE:
+                break
             attention = self._here(weights.attention_constant)
             if not self.model.parallel:
                 total += attention
-            if at == layer:
+            if at == layer and read is not ReadSite.RESID_POST:
                 break
-            if at in self.source.info.n_features:
+            if beside and at in self.source.info.n_features:
                 skip = self._small_of(at).skip
                 if skip is not None:
                     total += skip.added(total) + skip.constant()

@@ -161,6 +161,21 @@ class Frozen:
     def final_sigma(self, position: int) -> Tensor:
         return self.clean.sigma["final"][0, position]
 
+    def added(self, layer: int) -> Tensor:
+        """What an MLP adds to the stream, behind a norm after it where there is one [position, d_model]."""
+        name = self.post_mlp_norm(layer)
+        return (self.clean.norm_out[name] if name else self.clean.mlp_out[layer])[0]
+
+    def arriving(self, layer: int, write: WriteSite, out: Tensor) -> Tensor:
+        """What enters the stream of vectors [position, d_model] at a layer's write site, all denominators held."""
+        name = self.post_mlp_norm(layer)
+        if write is WriteSite.MLP_RAW_CENTRED:
+            return out - out.mean(-1, keepdim=True)
+        if name is None or write is WriteSite.MLP_POST_NORM:
+            return out
+        gain = self.blocks[layer].get_submodule(self.anatomy.post_mlp or "").weight.detach()
+        return out / self.clean.sigma[name][0] * (1 + gain if self.anatomy.one_more else gain)
+
     def norms(self) -> Iterator[tuple[str, nn.Module]]:
         for layer, block in enumerate(self.blocks):
             for name in self.anatomy.norms:

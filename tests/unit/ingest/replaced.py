@@ -4,27 +4,39 @@ write at several layers at once."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from atlas.model import WriteSite
 from ingest.transcoder import TranscoderSource
-from tests.unit.ingest.frozen import Frozen, Values
+from tests.unit.ingest.frozen import Frozen, Values, one_head
 
 
 class Replaced(Frozen):
-    """One model on one text; changes run through the skips of ``source``, where ``through_skips``."""
+    """A frozen model whose changes run through the skips of ``source``, where ``through_skips``.
 
-    def __init__(
-        self, model: nn.Module, ids: Tensor, source: TranscoderSource, through_skips: bool, family: str
-    ) -> None:
-        super().__init__(model, ids, family)
+    The clean run is that of ``frozen``: a set beside the MLPs changes nothing of it.
+    """
+
+    def __init__(self, frozen: Frozen, source: TranscoderSource, through_skips: bool) -> None:
+        vars(self).update(vars(frozen))
         self.source = source
         self.skips = {layer: source.load(layer).w_skip for layer in source.info.layers} if through_skips else {}
 
-    def change(self, embedding: Tensor | None, writes: Mapping[int, Tensor], position: int) -> Values:
-        """Run with changes [batch, d_model] at a position: of the embedding, and at the write site of some layers."""
+    def change(
+        self,
+        embedding: Tensor | None,
+        writes: Mapping[int, Tensor],
+        position: int,
+        head: tuple[int, int] | None = None,
+        to: int = 0,
+    ) -> Values:
+        """Run with changes [batch, d_model] at a position: of the embedding, and at the write site of some layers.
+
+        With ``head`` (layer, number), that one is open and attends from ``to`` to the position alone.
+        """
         given = [change for change in (embedding, *writes.values()) if change is not None]
         batch, d_model = given[0].shape
         info = self.source.info
@@ -45,7 +57,8 @@ class Replaced(Frozen):
                 found.append((module, self._adding(layer, values, put(writes[layer]) if layer in writes else None)))
             return found
 
-        return self._run(batch, hooks)
+        with one_head(self, head, position, to) if head else nullcontext():
+            return self._run(batch, hooks)
 
     def _adding(self, layer: int, values: Values, change: Tensor | None) -> Callable:
         def hook(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from atlas.model import TRANSCODER_READS, Activation, ReadSite, WriteSite
+from atlas.model import Activation
 from ingest.folding import Vectors
-from ingest.weights import open_model
 from tests.unit.ingest import models
-from tests.unit.ingest.frozen import Frozen
+from tests.unit.ingest.sites import SITES
+from tests.unit.ingest.test_intervention import frozen, weights
 
-R, W = ReadSite, WriteSite
 WITH_BIAS = ("gpt2", "gpt_neox", "gpt_neox_serial", "phi", "llama", "qwen2", "qwen3")
 KINDS = [
     {"activation": Activation.RELU},
@@ -19,17 +18,6 @@ KINDS = [
     {"activation": Activation.TOPK},
     {"skip": True},
 ]
-# Behind a post-norm a constant keeps that norm's denominator, so only what writes after it adds up by itself.
-BEHIND = ("gemma2", "gemma3_text", "gemma3", "olmo2", "olmo3")
-SITES = [
-    (family, read, W.MLP_POST_NORM if family in BEHIND else W.MLP_RAW)
-    for family in models.EVERY
-    for read in TRANSCODER_READS
-    if not (read is R.RESID_MID_CENTRED and family != "gpt2")
-    if not (read is not R.RESID_MID and family in ("olmo2", "olmo3"))
-]
-
-
 CASES = [(*site, kind) for site in SITES for kind in (KINDS if site[0] in models.FAMILIES else KINDS[:1])]
 
 
@@ -37,11 +25,8 @@ CASES = [(*site, kind) for site in SITES for kind in (KINDS if site[0] in models
 def test_tokens_positions_features_errors_attention_and_constants_add_up_to_the_pre_activation(
     family, read, write, kind
 ):
-    ids = torch.tensor([[0, 31, 7, 44, 12, 50, 3]])
-    library = models.model(family)
-    real = Frozen(library, ids, family)
-    model = open_model(library, models.tokenizer())
-    source = models.transcoders(read, write, **kind)
+    real, model = frozen(family, torch.float32), weights(family, torch.float32)
+    ids, source = real.ids, models.transcoders(read, write, **kind)
     vectors = Vectors(model, source)
 
     for layer in range(models.N_LAYERS):
@@ -57,13 +42,15 @@ def test_tokens_positions_features_errors_attention_and_constants_add_up_to_the_
             transcoder = source.load(before)
             x = real.site(real.clean, before, read)[0]
             active = transcoder.encode(x)
-            written = (
-                real.clean.mlp_out[before] if write is W.MLP_RAW else real.clean.norm_out[real.post_mlp_norm(before)]
-            )
-            error = written[0] - transcoder.decode(active, x)
-            total += active @ (vectors.writes(before) @ reads.T) + error @ reads.T
+            behind = torch.stack(
+                [real.write_sigma(before, write, position) for position in range(ids.shape[1])]
+            ).float()
+            error = real.added(before) - real.arriving(before, write, transcoder.decode(active, x))
+            total += active @ (vectors.writes(before) @ reads.T) / behind + error @ reads.T
+            # a constant is told without the denominator of a norm behind it, which depends on the text
+            total += real.arriving(before, write, transcoder.b_dec.expand_as(x)) * (1 - behind) @ reads.T
             if transcoder.w_skip is not None:
-                total += (x @ transcoder.w_skip.T) @ reads.T
+                total += real.arriving(before, write, x @ transcoder.w_skip.T) @ reads.T
         sigma = torch.stack([real.read_sigma(layer, read, position) for position in range(ids.shape[1])])
         total = total / sigma + vectors.bias(layer)
 
@@ -73,16 +60,14 @@ def test_tokens_positions_features_errors_attention_and_constants_add_up_to_the_
 
 @pytest.mark.parametrize("family", models.EVERY)
 def test_attention_that_reads_nothing_but_its_norms_bias_adds_the_constant(family):
-    library = models.model(family)
-    real = Frozen(library, torch.tensor([[0, 31, 7, 44, 12]]), family)
-    model = open_model(library, models.tokenizer())
+    real, model = frozen(family, torch.float32), weights(family, torch.float32)
     added = {}
 
     def only_the_bias(module, inputs, given):
         norm = real.anatomy.attention_norm
         bias = getattr(real.blocks[layer].get_submodule(norm), "bias", None) if norm else None
         bias = torch.zeros(1) if bias is None else bias
-        read = bias.expand(1, 5, models.D_MODEL)
+        read = bias.expand(*real.ids.shape, models.D_MODEL)
         return ((read, *inputs[1:]), given) if inputs else ((), given | {"hidden_states": read})
 
     for layer, block in enumerate(real.blocks):
@@ -92,10 +77,10 @@ def test_attention_that_reads_nothing_but_its_norms_bias_adds_the_constant(famil
             attention.register_forward_hook(lambda module, inputs, output: added.update({layer: output[0]})),  # noqa: B023
         ]
         with torch.no_grad():
-            library(real.ids, use_cache=False)
+            real.model(real.ids, use_cache=False)
         for handle in handles:
             handle.remove()
 
-        expected = model.layers[layer].attention_constant.expand(1, 5, -1)
+        expected = model.layers[layer].attention_constant.expand(*real.ids.shape, -1)
         assert expected.any() == (family in WITH_BIAS)
         torch.testing.assert_close(added[layer], expected, atol=1e-5, rtol=1e-5)

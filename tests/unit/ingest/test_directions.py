@@ -12,14 +12,14 @@ from safetensors.torch import save_file
 import atlas
 import ingest
 import queries
-from atlas.errors import AtlasError, BadBuild, BadSetting
+from atlas.errors import AtlasError, BadBuild, BadSetting, BadTranscoder
 from atlas.model import ReadSite, WriteSite
 from ingest.directions import SITES, Direction, WithDirections
 from tests.unit.ingest import models
+from tests.unit.ingest.sites import SITES as PROVEN
 from tests.unit.ingest.test_intervention import POSITION, frozen, largest_error, weights
 
 G = models.random(models.D_MODEL, seed=77)
-FAMILIES = ("gpt2", "llama", "gemma2", "phi")
 
 
 def with_direction(family: str, site: ReadSite, layer: int) -> WithDirections:
@@ -27,12 +27,7 @@ def with_direction(family: str, site: ReadSite, layer: int) -> WithDirections:
     return WithDirections(weights(family, torch.float32), source, directions=[Direction("probe", G, layer, site)])
 
 
-PLACES = [
-    (family, site)
-    for family in FAMILIES
-    for site in SITES
-    if site is not ReadSite.RESID_MID_CENTRED or family in ("gpt2", "phi")  # with RMSNorm nothing is centred
-]
+PLACES = list(dict.fromkeys((family, read) for family, read, _ in PROVEN))
 
 
 @pytest.mark.parametrize(("family", "site"), PLACES)
@@ -50,11 +45,19 @@ def test_what_reaches_a_direction_is_what_moves_its_product_with_the_stream(fami
     assert largest_error(moved * scale, predicted) < 1e-5
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", models.EVERY)
+def test_a_site_that_a_model_does_not_have_is_refused_in_one_line(family: str):
+    for site in SITES:
+        if (family, site) not in PLACES:
+            with pytest.raises(BadTranscoder, match=r"^\S+ has .*; a direction there is at resid_mid$"):
+                with_direction(family, site, layer=2)
+
+
+@pytest.mark.parametrize("family", models.EVERY)
 def test_what_a_direction_writes_is_itself_in_the_stream_behind_its_layer(family: str):
     real, vectors = frozen(family, torch.float32), with_direction(family, ReadSite.RESID_MID, layer=0)
     source = models.transcoders(ReadSite.RESID_MID, WriteSite.MLP_RAW)
-    into_stream = WriteSite.MLP_POST_NORM if family == "gemma2" else WriteSite.MLP_RAW
+    into_stream = WriteSite.MLP_POST_NORM if real.anatomy.post_mlp else WriteSite.MLP_RAW
 
     after = real.changed(3.0 * G[None], POSITION, layer=0, site=into_stream)
     moved = real.pre_activations(after, source.load(2)) - real.pre_activations(real.clean, source.load(2))

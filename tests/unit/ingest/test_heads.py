@@ -13,7 +13,8 @@ from atlas.model import ReadSite, WriteSite
 from ingest.folding import Vectors
 from ingest.heads import first_target, heads
 from tests.unit.ingest import models
-from tests.unit.ingest.test_intervention import SITES, frozen, largest_error, weights
+from tests.unit.ingest.sites import SITES
+from tests.unit.ingest.test_intervention import frozen, largest_error, weights
 
 SOURCE, TARGET = 2, 5
 SWITCHED_ON = 3.0
@@ -98,6 +99,27 @@ def test_an_edge_to_a_logit_through_a_head_is_what_it_carries_there(family, writ
 
     carried = case.head.carried(case.vectors.writes(0))
     assert largest_error(moved, carried @ case.head.pulled(case.vectors.logit_reads()).T) < TOLERANCE
+
+
+@pytest.mark.parametrize("family", models.EVERY)
+def test_every_head_of_every_layer_carries_what_its_own_maps_say(family):
+    model, real = weights(family, torch.float32), frozen(family, torch.float32)
+    vectors = Vectors(model, models.transcoders(ReadSite.RESID_MID, WriteSite.MLP_RAW))
+    put = SWITCHED_ON * real.embedding(torch.arange(models.N_VOCAB)).detach()
+
+    errors = []
+    for layer in range(models.N_LAYERS):
+        scale = real.head_sigma(layer, SOURCE, TARGET) * real.final_sigma(TARGET) / SWITCHED_ON
+        for head in heads(model, layer):
+            of_head = (SOURCE, TARGET, (layer, head.number))
+            after, before = real.carried(put, *of_head), real.carried(torch.zeros_like(put), *of_head)
+            moved = (after.logits - before.logits)[:, TARGET]
+            measured = (moved - moved.mean(-1, keepdim=True)) * scale
+            predicted = head.carried(vectors.token_writes()) @ head.pulled(vectors.logit_reads()).T
+            errors.append(largest_error(measured, predicted))
+
+    assert len(errors) == models.N_LAYERS * models.N_HEADS
+    assert max(errors) < TOLERANCE
 
 
 @pytest.mark.parametrize("family", models.EVERY)

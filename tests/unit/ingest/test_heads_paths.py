@@ -3,7 +3,6 @@ what the head writes runs through the skips behind it. As ``test_heads``, on the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pytest
@@ -12,71 +11,100 @@ from torch import Tensor
 
 from atlas.model import ReadSite, WriteSite
 from ingest.folding import Vectors
-from ingest.heads import heads
+from ingest.heads import Head, first_target, heads
 from ingest.through import _arriving
-from tests.unit.ingest.frozen import Values, one_head
+from tests.unit.ingest import models
+from tests.unit.ingest.frozen import Values
 from tests.unit.ingest.replaced import Replaced
-from tests.unit.ingest.test_paths import (
-    IDS,
-    KINDS,
-    SITES,
-    largest_error,
-    library,
-    sigmas_at,
-    source_of,
-    weights,
-    written,
-)
+from tests.unit.ingest.sites import CASES
+from tests.unit.ingest.test_intervention import frozen, largest_error, weights
+from tests.unit.ingest.test_paths import sigmas_at, source_of, written
 
 SOURCE, TARGET, SWITCHED_ON = 2, 5, 3.0
 LAYER, NUMBER = 1, 2
 
-
-class Opened(Replaced):
-    """The replaced model with one head open."""
-
-    def carried(self, writes: Mapping[int, Tensor]) -> Values:
-        with one_head(self, (LAYER, NUMBER), SOURCE, TARGET):
-            return self.change(None, writes, SOURCE)
+every_case = pytest.mark.parametrize(("kind", "family", "read", "write"), CASES, ids=str)
+beside_skips = pytest.mark.parametrize(
+    ("kind", "family", "read", "write"), [case for case in CASES if "skips" in case[0]], ids=str
+)
 
 
 @dataclass
 class Case:
-    real: Opened
+    real: Replaced
+    head: Head
     before: Vectors
     """with the denominators of the position that the head attends to"""
     behind: Vectors
     """with those of the position from which it attends"""
 
+    @property
+    def features(self) -> dict[int, Tensor]:
+        """What the first layer's features write where the head still reads it, by layer."""
+        return {into: SWITCHED_ON * of for into, of in written(self.real.source, 0).items() if into < LAYER}
+
+    def carried(self, embedding: Tensor | None, writes: dict[int, Tensor]) -> tuple[Values, Values]:
+        """Two runs with the head open: with the change and without."""
+        nothing = {into: torch.zeros_like(vectors) for into, vectors in writes.items()}
+        still = None if embedding is None else torch.zeros_like(embedding)
+        where = (SOURCE, (LAYER, NUMBER), TARGET)
+        return self.real.change(embedding, writes, *where), self.real.change(still, nothing, *where)
+
+    def read(self, after: Values, before: Values, target: int) -> Tensor:
+        """By how much a target's pre-activations moved, its norm's denominator and the head's taken off."""
+        to = self.real.source.load(target)
+        moved = (self.real.pre_activations(after, to) - self.real.pre_activations(before, to))[:, TARGET]
+        return moved * self.scale * self.real.read_sigma(target, to.read, TARGET)
+
+    @property
+    def scale(self) -> Tensor:
+        return self.real.head_sigma(LAYER, SOURCE, TARGET) / SWITCHED_ON
+
 
 def case(kind: str, family: str, read: ReadSite, write: WriteSite) -> Case:
-    source, skips = source_of(kind, read, write, torch.float32), "skips" in kind
-    real = Opened(library(family, torch.float32), IDS, source, skips, family)
+    source, skips, model = source_of(kind, read, write, torch.float32), "skips" in kind, weights(family, torch.float32)
+    real = Replaced(frozen(family, torch.float32), source, skips)
     at = [
-        Vectors(
-            weights(family),
-            source,
-            with_skips=skips,
-            sigmas=sigmas_at(real, read, write, position) if skips else None,
-        )
+        Vectors(model, source, with_skips=skips, sigmas=sigmas_at(real, read, write, position) if skips else None)
         for position in (SOURCE, TARGET)
     ]
-    return Case(real, *at)
+    return Case(real, heads(model, LAYER)[NUMBER], *at)
 
 
-@pytest.mark.parametrize(("kind", "family", "read", "write"), [(kind, *site) for kind in KINDS for site in SITES])
+@every_case
 def test_an_edge_through_a_head_is_what_it_carries_of_all_that_arrives_and_what_that_becomes(kind, family, read, write):
     made = case(kind, family, read, write)
-    source, real = made.before.source, made.real
-    put = {into: SWITCHED_ON * vectors for into, vectors in written(source, 0).items() if into < LAYER}
-    nothing = {into: torch.zeros_like(vectors) for into, vectors in put.items()}
 
-    after, before = real.carried(put), real.carried(nothing)
+    measured = made.read(*made.carried(None, made.features), 2) * made.real.write_sigma(0, write, SOURCE)
 
-    target = source.load(2)
-    moved = (real.pre_activations(after, target) - real.pre_activations(before, target))[:, TARGET]
-    scale = real.head_sigma(LAYER, SOURCE, TARGET) * real.read_sigma(2, read, TARGET) / SWITCHED_ON
-    head = heads(weights(family), LAYER)[NUMBER]
-    carried = head.carried(made.before.writes(0, LAYER))
-    predicted = carried @ (made.behind.reads(2) @ _arriving(made.behind, head, 2).T).T
-    assert largest_error(moved * scale * real.write_sigma(0, write, SOURCE), predicted) < 1e-5
+    carried = made.head.carried(made.before.writes(0, LAYER))
+    predicted = carried @ (made.behind.reads(2) @ _arriving(made.behind, made.head, 2).T).T
+    assert largest_error(measured, predicted) < 1e-5
+
+
+@every_case
+def test_an_edge_to_a_logit_through_a_head_runs_through_every_skip_behind_it(kind, family, read, write):
+    made = case(kind, family, read, write)
+
+    after, before = made.carried(None, made.features)
+    moved = (after.logits - before.logits)[:, TARGET]
+    scale = made.scale * made.real.final_sigma(TARGET) * made.real.write_sigma(0, write, SOURCE)
+    measured = (moved - moved.mean(-1, keepdim=True)) * scale
+
+    carried = made.head.carried(made.before.writes(0, LAYER))
+    predicted = carried @ (made.behind.logit_reads() @ _arriving(made.behind, made.head, None).T).T
+    assert largest_error(measured, predicted) < 1e-5
+
+
+@beside_skips
+def test_an_edge_from_a_token_through_a_head_runs_through_the_skips_on_both_sides(kind, family, read, write):
+    made = case(kind, family, read, write)
+    embedded = made.real.embedding(torch.arange(models.N_VOCAB)).detach()
+
+    runs = made.carried(SWITCHED_ON * embedded, {})
+
+    carried = made.head.carried(made.before.token_writes(LAYER))
+    for target in range(first_target(made.before.model, LAYER), models.N_LAYERS):
+        arriving = _arriving(made.behind, made.head, target)
+        predicted = carried @ (made.behind.reads(target) @ arriving.T).T
+        assert largest_error(made.read(*runs, target), predicted) < 1e-5

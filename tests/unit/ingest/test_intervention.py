@@ -12,38 +12,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from atlas.model import TRANSCODER_READS, ReadSite, WriteSite
+from atlas.model import ReadSite, WriteSite
 from ingest import families
 from ingest.folding import Vectors
 from ingest.sources.memory import InMemory
 from ingest.weights import open_model
 from tests.unit.ingest import models
 from tests.unit.ingest.frozen import Frozen
+from tests.unit.ingest.sites import SITES
 
 R, W = ReadSite, WriteSite
-ONE_WRITE = ("llama", "qwen3", "mistral", "qwen2", "smollm3", "phi3", "gemma")
-SITES = [
-    *[
-        (family, read, write)
-        for family in ("gpt2", "gpt_neox", "gpt_neox_serial", "phi", "olmo")
-        for read in TRANSCODER_READS
-        for write in (W.MLP_RAW, W.MLP_RAW_CENTRED)
-    ],
-    *[
-        (family, read, write)
-        for family in ("gemma2", "gemma3_text", "gemma3")
-        for read in TRANSCODER_READS
-        for write in (W.MLP_RAW, W.MLP_POST_NORM)
-        if read is not R.RESID_MID_CENTRED
-    ],
-    *[
-        (family, read, W.MLP_RAW)
-        for family in ONE_WRITE
-        for read in TRANSCODER_READS
-        if read is not R.RESID_MID_CENTRED
-    ],
-    *[(family, R.RESID_MID, write) for family in ("olmo2", "olmo3") for write in (W.MLP_RAW, W.MLP_POST_NORM)],
-]
+IDS = torch.tensor([[0, 31, 7, 44, 12, 50, 3]])
 POSITION = 4
 SWITCHED_ON = 3.0
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
@@ -55,8 +34,7 @@ every_site = pytest.mark.parametrize(("family", "read", "write", "dtype"), CASES
 
 @cache
 def frozen(family: str, dtype: torch.dtype) -> Frozen:
-    ids = torch.tensor([[0, 31, 7, 44, 12, 50, 3]])
-    return Frozen(models.model(family, dtype=dtype), ids, family)
+    return Frozen(models.model(family, dtype=dtype), IDS, family)
 
 
 @cache

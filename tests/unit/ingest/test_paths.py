@@ -7,56 +7,32 @@ the library's own modules, at every layer it writes at, and what the target read
 
 from __future__ import annotations
 
-from functools import cache
+from itertools import product
 
 import pytest
 import torch
 from torch import Tensor
 
 from atlas.errors import BadSetting, BadTranscoder
-from atlas.model import ReadSite, WriteSite
+from atlas.model import TRANSCODER_READS, TRANSCODER_WRITES, ReadSite, WriteSite
 from ingest.folding import Vectors
 from ingest.skips import Sigmas
 from ingest.transcoder import TranscoderSource
-from ingest.weights import open_model
 from tests.unit.ingest import models
 from tests.unit.ingest.cross import CrossLayer
 from tests.unit.ingest.replaced import Replaced
+from tests.unit.ingest.sites import CASES, KINDS, SITES
+from tests.unit.ingest.test_intervention import IDS, frozen, largest_error, weights
 
 R, W = ReadSite, WriteSite
-SITES = [
-    ("gpt2", R.RESID_MID, W.MLP_RAW),
-    ("gpt2", R.RESID_MID_CENTRED, W.MLP_RAW_CENTRED),
-    ("gpt2", R.NORM_PRE_GAIN, W.MLP_RAW_CENTRED),
-    ("gpt2", R.NORM_POST_GAIN, W.MLP_RAW),
-    ("gpt_neox", R.NORM_POST_GAIN, W.MLP_RAW),
-    ("llama", R.RESID_MID, W.MLP_RAW),
-    ("llama", R.NORM_POST_GAIN, W.MLP_RAW),
-    ("qwen3", R.NORM_PRE_GAIN, W.MLP_RAW),
-    ("gemma2", R.NORM_PRE_GAIN, W.MLP_POST_NORM),
-    ("gemma2", R.NORM_POST_GAIN, W.MLP_POST_NORM),
-]
-BEFORE_A_NORM = ("gemma2", R.NORM_POST_GAIN, W.MLP_RAW)
-KINDS = ["cross-layer", "skips", "cross-layer with skips"]
-IDS = torch.tensor([[0, 31, 7, 44, 12, 50, 3]])
 POSITION, SWITCHED_ON = 4, 3.0
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
-# Behind gemma2's post-norm a constant keeps that norm's denominator, so only what writes after it adds up by itself.
-ADDING_UP = [(kind, *site) for kind in KINDS for site in SITES]
-CASES = [*ADDING_UP, ("skips", *BEFORE_A_NORM)]
+TWICE = [(*case, torch.float32) for case in CASES]
+TWICE += [(*case, torch.float64) for case in CASES if case[1] in models.FAMILIES]
+ENDS = ("kind", "family", "read", "write", "dtype")
 
-both_precisions = pytest.mark.parametrize("dtype", TOLERANCE, ids=["float32", "float64"])
-every_case = pytest.mark.parametrize(("kind", "family", "read", "write"), CASES, ids=str)
-
-
-@cache
-def library(family: str, dtype: torch.dtype):
-    return models.model(family, dtype=dtype)
-
-
-@cache
-def weights(family: str):
-    return open_model(models.model(family), models.tokenizer())
+every_case = pytest.mark.parametrize(ENDS, TWICE, ids=str)
+every_skip = pytest.mark.parametrize(ENDS, [case for case in TWICE if "skips" in case[0]], ids=str)
 
 
 def source_of(kind: str, read: ReadSite, write: WriteSite, dtype: torch.dtype) -> TranscoderSource:
@@ -77,9 +53,9 @@ def sigmas_at(real: Replaced, read: ReadSite, write: WriteSite, position: int) -
 def both(kind: str, family: str, read: ReadSite, write: WriteSite, dtype: torch.dtype, position: int = POSITION):
     source = source_of(kind, read, write, dtype)
     skips = "skips" in kind
-    real = Replaced(library(family, dtype), IDS, source, skips, family)
+    real = Replaced(frozen(family, dtype), source, skips)
     sigmas = sigmas_at(real, read, write, position) if skips else None
-    return real, Vectors(weights(family), source, dtype=dtype, with_skips=skips, sigmas=sigmas)
+    return real, Vectors(weights(family, dtype), source, dtype=dtype, with_skips=skips, sigmas=sigmas)
 
 
 def written(source: TranscoderSource, layer: int) -> dict[int, Tensor]:
@@ -89,13 +65,6 @@ def written(source: TranscoderSource, layer: int) -> dict[int, Tensor]:
     return {layer: source.load(layer).w_dec}
 
 
-def largest_error(measured: Tensor, predicted: Tensor) -> float:
-    assert measured.shape == predicted.shape
-    assert predicted.abs().max() > 0.1
-    return ((measured - predicted).abs().max() / predicted.abs().max()).item()
-
-
-@both_precisions
 @every_case
 def test_an_edge_between_features_is_what_the_source_does_to_the_target(kind, family, read, write, dtype):
     real, predicted = both(kind, family, read, write, dtype)
@@ -108,16 +77,13 @@ def test_an_edge_between_features_is_what_the_source_does_to_the_target(kind, fa
         for later in range(earlier + 1, models.N_LAYERS):
             target = source.load(later)
             moved = real.pre_activations(after, target) - real.pre_activations(real.clean, target)
-            scale = real.read_sigma(later, read, POSITION) / SWITCHED_ON
-            if write is W.MLP_RAW and not source.info.targets:
-                scale = scale * real.write_sigma(earlier, write, POSITION)
+            scale = real.read_sigma(later, read, POSITION) * real.write_sigma(earlier, write, POSITION) / SWITCHED_ON
             edges = predicted.writes(earlier, later) @ predicted.reads(later).T
             errors.append(largest_error(moved[:, POSITION] * scale, edges))
 
     assert max(errors) < TOLERANCE[dtype]
 
 
-@both_precisions
 @every_case
 def test_an_edge_to_a_logit_is_what_the_feature_does_to_it_against_all_others(kind, family, read, write, dtype):
     real, predicted = both(kind, family, read, write, dtype)
@@ -127,16 +93,13 @@ def test_an_edge_to_a_logit_is_what_the_feature_does_to_it_against_all_others(ki
         put = {into: SWITCHED_ON * vectors for into, vectors in written(predicted.source, layer).items()}
         moved = (real.change(None, put, POSITION).logits - real.clean.logits)[:, POSITION]
         moved = moved - moved.mean(-1, keepdim=True)
-        scale = real.final_sigma(POSITION) / SWITCHED_ON
-        if not predicted.source.info.targets:
-            scale = scale * real.write_sigma(layer, write, POSITION)
+        scale = real.final_sigma(POSITION) * real.write_sigma(layer, write, POSITION) / SWITCHED_ON
         errors.append(largest_error(moved * scale, predicted.writes(layer) @ predicted.logit_reads().T))
 
     assert max(errors) < TOLERANCE[dtype]
 
 
-@both_precisions
-@pytest.mark.parametrize(("kind", "family", "read", "write"), [case for case in CASES if "skips" in case[0]], ids=str)
+@every_skip
 def test_an_edge_from_a_token_runs_through_every_skip_before_the_feature(kind, family, read, write, dtype):
     real, predicted = both(kind, family, read, write, dtype)
     embedded = real.embedding(torch.arange(models.N_VOCAB)).detach()
@@ -152,7 +115,7 @@ def test_an_edge_from_a_token_runs_through_every_skip_before_the_feature(kind, f
     assert max(errors) < TOLERANCE[dtype]
 
 
-@pytest.mark.parametrize(("kind", "family", "read", "write"), ADDING_UP, ids=str)
+@pytest.mark.parametrize(ENDS[:-1], CASES, ids=str)
 def test_all_that_reaches_a_feature_adds_up_to_its_pre_activation(kind, family, read, write):
     for position in (2, POSITION):
         real, vectors = both(kind, family, read, write, torch.float32, position)
@@ -181,25 +144,25 @@ def _added(real: Replaced, vectors: Vectors, before: int, layer: int, position: 
     if before == layer:
         return total
     transcoder = source.load(before)
-    x = real.site(real.clean, before, info.read)[0, position]
-    active = transcoder.encode(x)
-    behind = info.write is W.MLP_POST_NORM
-    out = (real.clean.norm_out[real.post_mlp_norm(before)] if behind else real.clean.mlp_out[before])[0, position]
+    x = real.site(real.clean, before, info.read)[0]
+    active, behind = transcoder.encode(x), real.write_sigma(before, info.write, position).item()
     predicted = transcoder.decode(active, x)
     for earlier in range(before if info.targets else 0):
-        y = source.load(earlier).encode(real.site(real.clean, earlier, info.read)[0, position])
+        y = source.load(earlier).encode(real.site(real.clean, earlier, info.read)[0])
         predicted = predicted + y @ source.decoder(earlier, before)
-    error = out - predicted
-    if info.write is W.MLP_RAW_CENTRED:  # the mean that the set leaves out is the model's own, and part of the error
-        error = out - (predicted - predicted.mean())
     if not vectors.with_skips and transcoder.w_skip is not None:
-        error = error + x @ transcoder.w_skip.T
-    return total + active @ vectors.writes(before, layer) + vectors.carried(error, before + 1, layer)
+        predicted = predicted - x @ transcoder.w_skip.T
+    # What a set leaves out is the model's own, and part of the error. A constant is told without the denominator of a
+    # norm behind it, which depends on the text.
+    error = (real.added(before) - real.arriving(before, info.write, predicted))[position]
+    constant = real.arriving(before, info.write, transcoder.b_dec.expand_as(x))[position] * (1 - behind)
+    total = total + active[position] @ vectors.writes(before, layer) / behind
+    return total + vectors.carried(error + constant, before + 1, layer)
 
 
 def test_a_path_through_skips_differs_from_the_direct_one_only_where_a_skip_lies_between():
     source = models.transcoders(R.RESID_MID, W.MLP_RAW, skip=True)
-    direct, through = (Vectors(weights("llama"), source, with_skips=skips) for skips in (False, True))
+    direct, through = (Vectors(weights("llama", torch.float32), source, with_skips=skips) for skips in (False, True))
 
     assert torch.equal(direct.writes(0, 1), through.writes(0, 1))
     assert not torch.allclose(direct.writes(0, 2), through.writes(0, 2))
@@ -210,8 +173,8 @@ def test_a_path_through_skips_differs_from_the_direct_one_only_where_a_skip_lies
 
 def test_sums_are_the_same_in_whatever_order_they_are_asked_for_and_however_little_is_kept():
     source = CrossLayer(R.RESID_MID, W.MLP_RAW, skip=True)
-    roomy = Vectors(weights("llama"), source, with_skips=True)
-    tight = Vectors(weights("llama"), source, with_skips=True, cache_bytes=0)
+    roomy = Vectors(weights("llama", torch.float32), source, with_skips=True)
+    tight = Vectors(weights("llama", torch.float32), source, with_skips=True, cache_bytes=0)
     pairs = [(s, t) for s in range(3) for t in (*range(s + 1, 4),)]
 
     forwards = {pair: roomy.writes(*pair) for pair in pairs}
@@ -223,7 +186,7 @@ def test_sums_are_the_same_in_whatever_order_they_are_asked_for_and_however_litt
 
 def test_a_decoder_is_read_once_while_targets_ascend():
     source = CrossLayer(R.RESID_MID, W.MLP_RAW)
-    vectors = Vectors(weights("llama"), source)
+    vectors = Vectors(weights("llama", torch.float32), source)
 
     for target in range(1, 4):
         for layer in range(target):
@@ -237,11 +200,34 @@ def test_paths_through_skips_need_skips_and_where_a_norm_lies_between_its_denomi
     normed = models.transcoders(R.NORM_POST_GAIN, W.MLP_RAW, skip=True)
 
     with pytest.raises(BadTranscoder, match="has no skips, so there is no path through them"):
-        Vectors(weights("llama"), plain, with_skips=True)
+        Vectors(weights("llama", torch.float32), plain, with_skips=True)
     with pytest.raises(BadSetting, match="denominator depends on the text; edges through skips need its mean over one"):
-        Vectors(weights("llama"), normed, with_skips=True).writes(0, 2)
+        Vectors(weights("llama", torch.float32), normed, with_skips=True).writes(0, 2)
 
 
-def test_a_cross_layer_set_that_writes_before_norms_is_refused():
-    with pytest.raises(BadTranscoder, match="each has a denominator of its own"):
-        Vectors(weights("gemma2"), CrossLayer(R.NORM_POST_GAIN, W.MLP_RAW))
+@pytest.mark.parametrize("family", models.EVERY)
+def test_each_place_that_a_family_admits_is_proven_and_every_other_is_refused_in_one_line(family):
+    model, found, refused = weights(family, torch.float32), [], {}
+    proven = {*CASES, *(("plain", *site) for site in SITES)}
+
+    for kind, read, write in product(("plain", *KINDS), TRANSCODER_READS, TRANSCODER_WRITES):
+        source = source_of(kind, read, write, torch.float32)
+        try:
+            Vectors(model, source, with_skips="skips" in kind)
+            found.append((kind, family, read, write))
+        except BadTranscoder as error:
+            refused[kind, read, write] = str(error)
+
+    assert set(found) == {case for case in proven if case[1] == family}
+    assert len(found) + len(refused) == 4 * 4 * 3
+    assert all("\n" not in said and 40 < len(said) < 250 for said in refused.values())
+    assert {next((why for why in WHY if why in said), said) for said in refused.values()} <= set(WHY)
+
+
+WHY = (
+    "has RMSNorm: nothing is centred",
+    "reads behind a norm before the MLP, but",
+    "writes behind a norm after the MLP, but",
+    "each has a denominator of its own, so its writes do not add up to an edge",
+)
+"""all that a site can be refused for"""
