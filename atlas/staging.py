@@ -373,9 +373,8 @@ def _lacking(manifest: dict[str, Any]) -> str:
 def _numbered(prefixes: list[str], sizes: list[int]) -> pa.Array:
     """``PREFIX0, PREFIX1, …`` for each prefix and its size."""
     numbers = [pa.array(np.arange(size)).cast(pa.string()) for size in sizes]
-    return pa.concat_arrays(
-        [pc.binary_join_element_wise(prefix, n, "") for prefix, n in zip(prefixes, numbers, strict=True)]
-    )
+    join = pc.binary_join_element_wise  # pyright: ignore[reportAttributeAccessIssue] - made on import
+    return pa.concat_arrays([join(prefix, n, "") for prefix, n in zip(prefixes, numbers, strict=True)])
 
 
 def sha256(path: Path) -> str:

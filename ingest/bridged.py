@@ -7,7 +7,7 @@ what the map leaves out or calls by another's name.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ def family(config: Any, beside: dict[str, Any]) -> Family:
         raise BadModel(f"this version of transformer-lens does not know {architecture} ({error})") from error
     assert parts is not None
     blocks = parts["blocks"]
-    prefix = blocks.name.rpartition(".")[0] + "."
+    prefix = _name(parts, "blocks").rpartition(".")[0] + "."
 
     def of_block(part: str) -> str | None:
         found = blocks.submodules.get(part)
@@ -47,13 +47,20 @@ def family(config: Any, beside: dict[str, Any]) -> Family:
         "mlp_norm": of_block("ln2") or of_block("ln1"),
         "post_attention_norm": of_block("ln1_post"),
         "post_mlp_norm": of_block("ln2_post"),
-        "final_norm": parts["ln_final"].name.removeprefix(prefix),
+        "final_norm": _name(parts, "ln_final").removeprefix(prefix),
         "mlp": of_block("mlp"),
         "values": _values(of_block("attn") or "", attention.submodules, layer_norm),
         "parallel": bool(described.parallel_attn_mlp),
         "gain_offset": 1.0 if getattr(described, "rmsnorm_uses_offset", False) else 0.0,
     }
     return Family(config.model_type, **made | beside)
+
+
+def _name(parts: Mapping[str, Any], part: str) -> str:
+    """Where a part of the map is found."""
+    if parts[part].name is None:
+        raise BadModel(f"this version of transformer-lens does not say where a model's {part} are found")
+    return parts[part].name
 
 
 def _values(attention: str, parts: dict[str, Any], by_head: bool) -> Callable[[Get, int, Any], Values]:

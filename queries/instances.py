@@ -100,13 +100,16 @@ class _Search:
             case "chain":
                 return c(s, out_of[target]), c(s, into[source])
             case "fan-in":
-                return (c(s, into[target]),) * 2
+                bound = c(s, into[target])
+                return bound, bound
             case "fan-out":
-                return (c(s, out_of[source]),) * 2
+                bound = c(s, out_of[source])
+                return bound, bound
             case "feed-forward-loop":
                 return c(c(s, out_of[target]), out_of[source]), c(c(s, into[source]), into[target])
             case _:
-                return (c(c(c(s, out_of[source]), into[target]), s.max()),) * 2
+                bound = c(c(c(s, out_of[source]), into[target]), s.max())
+                return bound, bound
 
     def threshold(self, wanted: int) -> float:
         """The bound that so many connections reach; 0 where there are not so many."""

@@ -161,7 +161,7 @@ def _make(graph: Store, own: Held, encoder: Encoder, place: Path, name: str, pro
     said = ask(graph, "said", set=own.key).drop(columns="method").assign(matched_by="description")
     rows = pd.concat([labels, said], ignore_index=True)
     rows["text"] = [spoken(text) for text in rows["text"]]
-    rows = rows[rows["text"].str.len() > 0].drop_duplicates(["key", "text"]).sort_values("key", kind="stable")
+    rows = rows.loc[rows["text"].str.len() > 0].drop_duplicates(["key", "text"]).sort_values("key", kind="stable")
     codes, unique = pd.factorize(rows["text"], sort=True)
     texts = [str(text) for text in unique]
     old = _older(place.parent, name)

@@ -194,7 +194,7 @@ class PathSearch:
         if self._via is not None:
             layer, number = self._via
             more = ask(self._store, f"{query}_via", head_layer=layer, head_number=number, **asked)
-            named = [through.via(row) for row in more[["head_layer", "head"]].to_dict("records")]
+            named = [through.via(row) for row in more.loc[:, ["head_layer", "head"]].to_dict("records")]
             found = pd.concat([found, more.assign(via=named)])[["key", "weight", "z", "share", "via"]]
         return found.assign(node=[self.number(key) for key in found["key"]]).set_index("node").sort_index(kind="stable")
 

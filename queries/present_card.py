@@ -149,7 +149,7 @@ def _column(head: str, frame: pd.DataFrame, room: int, *, logits: bool, short: b
     found = frame.to_dict("records")
     kinds = {"z": 6, "share": 7}
     if whole:
-        seen = [kind for kind in ("drive", "twera") if kind in frame and frame[kind].notna().any()]
+        seen = [kind for kind in ("drive", "twera") if kind in frame and any(frame[kind].notna())]
         kinds = {"weight": 8, **kinds, **dict.fromkeys(seen, 8)}
     numbers_room = sum(kinds.values()) + len(kinds)
     label_room = max(5, room - name_room - _BAR - numbers_room - 2)

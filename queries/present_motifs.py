@@ -34,7 +34,8 @@ def instances_text(frame: pd.DataFrame, width: int = WIDTH) -> str:
     them: z, or what they were asked by."""
     if frame.empty:
         return str(frame.attrs.get("note", "none"))
-    places, by = PLACES[frame.attrs["shape"]], {"weight": "weights"}.get(frame.attrs["weight"], frame.attrs["weight"])
+    places = PLACES[frame.attrs["shape"]]
+    by = "weights" if frame.attrs["weight"] == "weight" else str(frame.attrs["weight"])
     blocks = []
     for found in frame.to_dict("records"):
         kind = "coherent" if found["sign"] == "+" else "incoherent"

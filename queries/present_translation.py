@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def translation_text(image: Translation, width: int = WIDTH) -> str:
     """Each node with what stands for it, then each connection with what it is there."""
-    nodes = image.nodes[["key", "label", "key_there", "label_there", "score", "null_p"]]
-    edges = image.edges[["source", "target", "z", "there", "z_there"]]
+    nodes = image.nodes.loc[:, ["key", "label", "key_there", "label_there", "score", "null_p"]]
+    edges = image.edges.loc[:, ["source", "target", "z", "there", "z_there"]]
     parts = [table(nodes, width), "", table(edges, width), "", footer(image.edges)]
     return "\n".join(parts)

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -59,7 +59,7 @@ class Numbered:
         model, _, name = self.own.key.partition("/")
         return f"{model}/{self.layers[at]}-{name}/{number - int(begins[at])}"
 
-    def spans(self) -> Iterator[dict[str, object]]:
+    def spans(self) -> Iterator[dict[str, Any]]:
         """Parameters that ask for all features, some at a time."""
         for layer, size in zip(self.layers, self.sizes, strict=True):
             for start in range(0, size, _FEATURES_AT_ONCE):
@@ -106,7 +106,7 @@ def both(graph: Store, a: Numbered, b: Numbered, by: str) -> tuple[Profiles, Pro
     Raises BadSetting where they share nothing to be compared by.
     """
     shared = _Shared(graph, a.own, b.own)
-    blocks: list[tuple[_Block, _Block, int]] = []
+    blocks: list[tuple[tuple[_Block, _Block], int]] = []
     for kind in BLOCKS[by]:
         if kind == "description":
             said = _said(graph, a), _said(graph, b)
@@ -119,15 +119,15 @@ def both(graph: Store, a: Numbered, b: Numbered, by: str) -> tuple[Profiles, Pro
             blocks.append(_words(*said))
         else:
             ours, others = (_tokens(graph, one, kind, column) for one, column in ((a, shared.a), (b, shared.b)))
-            blocks.append((ours, others, shared.n))
+            blocks.append(((ours, others), shared.n))
     if by != "description" and not shared.n:
         raise BadSetting(f"{a.own.key} and {b.own.key} share no token, so there is nothing to compare them by")
     described = [np.zeros(one.n, bool) for one in (a, b)]
     if "description" in BLOCKS[by]:
         for side, has in enumerate(described):
-            has[blocks[-1][side].feature] = True
-    width = sum(n for *_, n in blocks)
-    sides = [[(pair[side], pair[2]) for pair in blocks] for side in (0, 1)]
+            has[blocks[-1][0][side].feature] = True
+    width = sum(n for _, n in blocks)
+    sides = [[(pair[side], n) for pair, n in blocks] for side in (0, 1)]
     left, right = (
         _stacked(side, one.n, width, has, by) for side, one, has in zip(sides, (a, b), described, strict=True)
     )
@@ -178,9 +178,10 @@ def _tokens(graph: Store, one: Numbered, kind: str, column_of: np.ndarray) -> _B
         known = token < len(column_of)
         column = np.where(known, column_of[np.where(known, token, 0)] if len(column_of) else -1, -1)
         kept = (column >= 0) & np.isfinite(z) & (z != 0)
-        number = one.first[int(span["layer"])] + found["idx"].to_numpy(np.int64)  # type: ignore[call-overload]
+        number = one.first[int(span["layer"])] + found["idx"].to_numpy(np.int64)
         parts.append((number[kept].astype(np.int32), column[kept].astype(np.int32), z[kept]))
-    return _unit(*(np.concatenate(column) for column in zip(*parts, strict=True)), one.n)
+    feature, column, value = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    return _unit(feature, column, value, one.n)
 
 
 def _unit(feature: np.ndarray, column: np.ndarray, value: np.ndarray, n_features: int) -> _Block:
@@ -195,7 +196,7 @@ def _said(graph: Store, one: Numbered) -> list[tuple[int, str]]:
     return [(one.first[int(layer)] + int(str(key).rpartition("/")[2]), str(text)) for key, layer, text in rows]
 
 
-def _words(a: list[tuple[int, str]], b: list[tuple[int, str]]) -> tuple[_Block, _Block, int]:
+def _words(a: list[tuple[int, str]], b: list[tuple[int, str]]) -> tuple[tuple[_Block, _Block], int]:
     """Words of descriptions; a word counts the less the more features of both sets it is said of."""
     bags = [_bags(said) for said in (a, b)]
     spread = Counter(word for bag in bags for words in bag.values() for word in words)
@@ -208,7 +209,7 @@ def _words(a: list[tuple[int, str]], b: list[tuple[int, str]]) -> tuple[_Block, 
         column = np.array([columns[word] for _, word in pairs], np.int32)
         value = np.array([math.log((1 + total) / spread[word]) for _, word in pairs], np.float32)
         made.append(_unit(feature, column, value, int(feature.max(initial=-1)) + 1))
-    return made[0], made[1], len(columns)
+    return (made[0], made[1]), len(columns)
 
 
 def _bags(said: list[tuple[int, str]]) -> dict[int, set[str]]:

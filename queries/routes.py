@@ -102,7 +102,7 @@ def conditions(route: Route, adjacency: Adjacency, first: Sequence[int], start: 
         inner[start] = True
     required = {layers.index(layer) for layer in route.through_layers}
     for node in route.through:
-        at = layers.index(node.layer)
+        at = layers.index(_layer(node))
         required.add(at)
         only = np.zeros(first[at + 1] - first[at], bool)
         only[_number(node, layers, first) - first[at]] = True
@@ -118,7 +118,12 @@ def conditions(route: Route, adjacency: Adjacency, first: Sequence[int], start: 
 
 
 def _number(node: Node, layers: Sequence[int], first: Sequence[int]) -> int:
-    return first[layers.index(node.layer)] + int(node.properties["idx"])  # type: ignore[arg-type]
+    return first[layers.index(_layer(node))] + int(node.properties["idx"])
+
+
+def _layer(node: Node) -> int:
+    assert node.layer is not None  # a token has none, and _places lets only features through
+    return node.layer
 
 
 def _places(graph: Store, own: Held, given: Place | Iterable[Place] | None, name: str) -> tuple[list[Node], list[int]]:

@@ -144,7 +144,7 @@ def _bi_fans(links: Links) -> dict[str, int]:
 def _blocks(left: csr_array, per_column: np.ndarray) -> Iterator[slice]:
     """Rows of ``left`` in spans whose product with a matrix of these row lengths makes few enough terms."""
     ways = np.concatenate([[0], np.cumsum(per_column[left.indices], dtype=np.int64)])[left.indptr]
-    begin, n_rows = 0, left.shape[0]
+    begin, n_rows = 0, len(left.indptr) - 1
     while begin < n_rows:
         stop = max(begin + 1, int(np.searchsorted(ways, ways[begin] + _WAYS_AT_ONCE, side="right")) - 1)
         stop = min(stop, n_rows)
@@ -155,7 +155,8 @@ def _blocks(left: csr_array, per_column: np.ndarray) -> Iterator[slice]:
 
 def _degrees(links: Links, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Positive and negative connections at each feature."""
-    return tuple(np.bincount(end[at], minlength=links.n_features) for at in (~links.negative, links.negative))  # type: ignore[return-value]
+    positive, negative = (np.bincount(end[at], minlength=links.n_features) for at in (~links.negative, links.negative))
+    return positive, negative
 
 
 def _pairs(n: np.ndarray) -> int:

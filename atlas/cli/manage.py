@@ -78,5 +78,5 @@ def doctor(output: Output, mend: bool) -> None:
     with open_store(output.store, read_only=not mend, timeout=output.timeout) as graph:
         findings = graph.doctor(mend=mend)
     answer(output, findings)
-    if (findings["state"] == "wrong").any():
+    if "wrong" in set(findings["state"]):
         raise click.exceptions.Exit(1)

@@ -37,12 +37,12 @@ def measure(model_folder: Path = MODEL, transcoders: Path = TRANSCODERS, limit: 
     With a limit, bits per character are taken on every tenth window.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer, GPT2LMHeadModel
 
     from atlas.demo.train_model import bits_per_character
     from ingest.train import fidelity, recovery, windows
 
-    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32).eval()
+    model = GPT2LMHeadModel.from_pretrained(model_folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
     shelf = books()
     ids = windows(tokenizer, [book.held_out for book in shelf], model.config.n_positions, limit)
@@ -86,7 +86,7 @@ def stated(card: Path = CARD) -> Figures:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__ and __doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--transcoders", type=Path, default=TRANSCODERS)
     parser.add_argument("--limit", type=int, help="positions of the held-out text to measure on")

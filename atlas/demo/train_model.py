@@ -19,12 +19,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 
 from atlas.demo.corpus import Book, books
 
@@ -123,7 +125,7 @@ def orthogonal(matrices: Tensor) -> Tensor:
 
 def block_matrices(model: GPT2LMHeadModel, of: Callable[[Tensor], Tensor]) -> list[list[Tensor]]:
     """The matrices of all blocks by shape, ``of`` applied to each; the fused query-key-value matrix counts as three."""
-    blocks = model.transformer.h
+    blocks = cast("list[GPT2Block]", list(model.transformer.h))  # a ModuleList knows only modules
     return [
         [part for block in blocks for part in of(block.attn.c_attn.weight).chunk(3, dim=1)],
         [of(block.attn.c_proj.weight) for block in blocks],
@@ -143,7 +145,7 @@ class Muon:
     @torch.no_grad()
     def step(self, lr: float, weight_decay: float) -> None:
         """One update from the gradients of the model."""
-        grads = block_matrices(self.model, lambda weight: weight.grad)
+        grads = block_matrices(self.model, _gradient)
         for weights, velocity, grad in zip(self.weights, self.velocity, map(torch.stack, grads), strict=True):
             velocity.lerp_(grad, 1 - self.momentum)
             update = orthogonal(grad.lerp(velocity, self.momentum))
@@ -151,6 +153,18 @@ class Muon:
             step = lr * max(1.0, update.size(-1) / update.size(-2)) ** 0.5
             for weight, delta in zip(weights, update, strict=True):
                 weight.mul_(1 - lr * weight_decay).sub_(delta, alpha=step)
+
+
+def _gradient(weight: Tensor) -> Tensor:
+    assert weight.grad is not None  # a step comes after the backward pass
+    return weight.grad
+
+
+def bos_id(tokenizer: PreTrainedTokenizerFast) -> int:
+    """Id of the BOS token, which ends texts too."""
+    found = tokenizer.bos_token_id
+    assert isinstance(found, int)  # transformers' own type allows lists and text, for other special tokens
+    return found
 
 
 def bits_per_character(
@@ -170,7 +184,7 @@ def bits_per_character(
         for number, start in enumerate(starts):
             if number % every:
                 continue
-            window = F.pad(ids[start : start + context - 1], (1, 0), value=tokenizer.bos_token_id)
+            window = F.pad(ids[start : start + context - 1], (1, 0), value=bos_id(tokenizer))
             skip = 0 if start == 0 else context - 1 - half
             with torch.no_grad():
                 scores = model(window[None]).logits[0, skip:-1].float()
@@ -223,8 +237,8 @@ def train(settings: Settings, work: Path, compile: bool = False) -> None:
         n_embd=settings.d_model,
         n_layer=settings.n_layers,
         n_head=settings.n_heads,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=bos_id(tokenizer),
+        eos_token_id=bos_id(tokenizer),
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
@@ -251,7 +265,7 @@ def train(settings: Settings, work: Path, compile: bool = False) -> None:
 
     forward = torch.compile(loss_of) if compile else loss_of
     clock, recent = time.perf_counter(), []
-    for step, ids in zip(range(settings.steps), batches(streams, settings, tokenizer.bos_token_id), strict=False):
+    for step, ids in zip(range(settings.steps), batches(streams, settings, bos_id(tokenizer)), strict=False):
         if step < begin:
             continue
         last = step + 1 == settings.steps
@@ -292,7 +306,7 @@ def train(settings: Settings, work: Path, compile: bool = False) -> None:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__ and __doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("build/bunny"), help="checkpoint, log and the finished model")
     parser.add_argument("--compile", action="store_true", help="needs a C++ compiler; about a fifth faster")
     given = parser.parse_args()

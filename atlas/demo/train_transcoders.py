@@ -63,7 +63,7 @@ def train(model_folder: Path, out: Path, log: Path | None = None, layers: list[i
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__ and __doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--out", type=Path, default=TRANSCODERS)
     parser.add_argument("--log", type=Path)

@@ -171,7 +171,7 @@ def table(build: Build) -> pd.DataFrame:
     """One row a run: ``method, number, run, descriptions, features, date``."""
     rows = []
     for one in staged(build):
-        features = len(pc.unique(one.texts["feature"]))
+        features = len(one.texts["feature"].unique())
         rows.append((one.method, one.number, one.run, len(one.texts), features, one.manifest["created"][:10]))
     columns = ["method", "number", "run", "descriptions", "features", "date"]
     text = dict.fromkeys(("method", "run", "date"), "str")

@@ -76,5 +76,5 @@ def batches(table: pa.Table, size: int) -> list[list[dict[str, str]]]:
 
 def joined(changes: Changes) -> pa.Table:
     """New nodes with ``feature``, the key of what they describe."""
-    order = pc.index_in(changes.nodes["key"], changes.edges["target"])
+    order = pc.index_in(changes.nodes["key"], changes.edges["target"])  # pyright: ignore[reportAttributeAccessIssue] - made on import
     return changes.nodes.append_column("feature", pc.take(changes.edges["source"], order))

@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -105,7 +106,7 @@ def table(subject: Subject, seen: Seen, runs: list[Descriptions], evidence: Evid
             predictors["raw weight"][f] = dict(zip(token.tolist(), weight.tolist(), strict=True))
             span = slice(seen.strongest.indptr[f], seen.strongest.indptr[f + 1])
             value, at = seen.strongest.data[span], seen.strongest.indices[span]
-            top = np.lexsort((at, -value))[:k]
+            top = np.lexsort((at, np.negative(value)))[:k]
             predictors["max activating"][f] = dict(zip(at[top].tolist(), value[top].tolist(), strict=True))
         for name, predictor in predictors.items():
             figures = np.array([judge(predictor.get(f, {}), f, seen) for f in features]).reshape(-1, 4)
@@ -137,7 +138,7 @@ def by_confidence(subject: Subject, seen: Seen, run: Descriptions) -> pd.DataFra
             rows.append((f"{low:.2f} to {high:.2f}", len(part), *figures[part].mean(axis=0).tolist()))
     frame = pd.DataFrame(rows, columns=["confidence", "features", *FIGURES]).astype({"confidence": "str"})
     if len(chosen) > 2:
-        ranked = spearmanr([confidence[f] for f in chosen], figures[:, FIGURES.index("ap")])
+        ranked: Any = spearmanr([confidence[f] for f in chosen], figures[:, FIGURES.index("ap")])
         frame.attrs["spearman"] = float(ranked.statistic)
     return frame
 

@@ -288,8 +288,8 @@ def _arrow(entries: Entries, n: int, **more: pa.Array) -> pa.ListArray:
 
 def _lookup(alone: csc_array, feature: np.ndarray, token: np.ndarray) -> np.ndarray:
     """Activation of each pair, 0 where the token does not fire the feature."""
-    n_vocab = alone.shape[0]
-    columns = np.repeat(np.arange(alone.shape[1], dtype=np.int64), np.diff(alone.indptr))
+    n_vocab, n_features = alone.shape  # pyright: ignore[reportGeneralTypeIssues] - scipy's has one, always
+    columns = np.repeat(np.arange(n_features, dtype=np.int64), np.diff(alone.indptr))
     stored = columns * n_vocab + alone.indices
     wanted = feature.astype(np.int64) * n_vocab + token
     at = np.minimum(np.searchsorted(stored, wanted), max(0, len(stored) - 1))

@@ -48,9 +48,8 @@ def load(spec: Any, device: torch.device | str = "cpu", dtype: torch.dtype | str
         raise BadModel(f"{folder.where} holds neither config.json nor safetensors; name a model's own folder")
     places = [folder.path(name) for name in wanted]
     try:
-        return (
-            AutoModelForCausalLM.from_pretrained(places[0].parent, local_files_only=True, dtype=dtype).to(device).eval()
-        )
+        loaded: Any = AutoModelForCausalLM.from_pretrained(places[0].parent, local_files_only=True, dtype=dtype)
+        return loaded.to(device).eval()
     except (OSError, ValueError, RuntimeError) as error:
         raise BadModel(f"{folder.where}: the model cannot be loaded ({str(error).splitlines()[0]})") from error
 
@@ -78,8 +77,9 @@ class Runner:
 
     def __post_init__(self) -> None:
         model = self.model
-        if hooked.is_lens(model) and hasattr(model, "original_model"):
-            model = model.original_model
+        original = getattr(model, "original_model", None)
+        if hooked.is_lens(model) and isinstance(original, nn.Module):
+            model = original
         if hooked.is_lens(model):
             _, family, _ = hooked.parameters(model)
             root, self.call = model, lambda ids: model(ids, return_type=None)

@@ -15,6 +15,7 @@ Predictors are to be compared within a column only: drive_mean and TWERA share a
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -66,7 +67,7 @@ def effects(
     edges = stored_edges(subject, observation)
     edges = edges[live[edges["source"]] & live[edges["target"]]]
     rng = np.random.default_rng(seed)
-    by_source = {int(source): group for source, group in edges.groupby("source")}
+    by_source = {int(cast("int", source)): group for source, group in edges.groupby("source")}
     chosen: list[int] = []
     layer_of = subject.build.layer_of
     for layer in subject.build.layers[:-1]:
@@ -101,16 +102,21 @@ def table(measured: pd.DataFrame) -> pd.DataFrame:
     for layer, group in [*groups, ("all", measured)]:
         for predictor in PREDICTORS:
             known = group[group[[predictor, *EFFECTS]].notna().all(axis=1)]
-            predicted = known[predictor].to_numpy()
+            predicted = np.asarray(known[predictor])
             said = predicted != 0
             row: dict[str, object] = {"layer": layer, "predictor": predictor, "edges": len(known)}
-            row["sign"] = float((np.sign(predicted[said]) == np.sign(known["where"].to_numpy()[said])).mean())
+            row["sign"] = float((np.sign(predicted[said]) == np.sign(np.asarray(known["where"])[said])).mean())
             for effect in EFFECTS:
-                values = known[effect].to_numpy()
-                row[effect] = float(spearmanr(predicted, values).statistic)
-                row[f"{effect}_size"] = float(spearmanr(abs(predicted), abs(values)).statistic)
+                values = np.asarray(known[effect])
+                row[effect] = _rho(predicted, values)
+                row[f"{effect}_size"] = _rho(abs(predicted), abs(values))
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _rho(a: np.ndarray, b: np.ndarray) -> float:
+    ranked: Any = spearmanr(a, b)
+    return float(ranked.statistic)
 
 
 def size(measured: pd.DataFrame) -> pd.DataFrame:
@@ -119,8 +125,10 @@ def size(measured: pd.DataFrame) -> pd.DataFrame:
     Only edges in the upper half by drive: a ratio to next to nothing says nothing.
     """
     strong = measured[measured["drive_active"].abs() >= measured["drive_active"].abs().median()]
-    ratio = (strong["where"] / strong["drive_active"]).rename("ratio")
-    quartiles = ratio.groupby(strong["target_layer"] - strong["source_layer"]).quantile([0.25, 0.5, 0.75]).unstack()
+    ratio = pd.Series(strong["where"] / strong["drive_active"], name="ratio")
+    by_distance = ratio.groupby(strong["target_layer"] - strong["source_layer"])
+    # pandas takes several shares, its own types only one
+    quartiles = by_distance.quantile([0.25, 0.5, 0.75]).unstack()  # pyright: ignore[reportArgumentType]
     return quartiles.rename_axis(index="layers apart").reset_index()
 
 

@@ -334,7 +334,7 @@ def _arrays_of(batch: Batch) -> dict[str, np.ndarray]:
     return {name: value for name, value in vars(batch).items() if name != "inverse"}
 
 
-def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def _save(path: Path, arrays: dict[str, Any]) -> None:
     """All or nothing, whenever the process dies."""
     part = path.with_suffix(".part")
     with part.open("wb") as file:

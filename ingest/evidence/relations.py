@@ -279,7 +279,8 @@ def _largest(scores: Float[np.ndarray, "n_rows n"], count: int) -> tuple[np.ndar
         above = scores > least
         ties = (scores == least) & (np.cumsum(scores == least, axis=1) <= count - above.sum(axis=1, keepdims=True))
         scores = scores * (above | ties)
-    return np.nonzero(scores > 0)
+    row, column = np.nonzero(scores > 0)
+    return row, column
 
 
 def _top_tokens(token_sum: np.ndarray, total: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:

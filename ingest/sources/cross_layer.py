@@ -84,7 +84,11 @@ class CrossLayerSet:
         for parts in self._files.values():
             for place in parts.all:
                 hashes[place.origin] = place.folder.sha256(place.name)
-        stated = {"name": _name(n_features), "repo": folder.repo, "revision": folder.revision or digest(hashes)}
+        stated: dict[str, Any] = {
+            "name": _name(n_features),
+            "repo": folder.repo,
+            "revision": folder.revision or digest(hashes),
+        }
         self.info = SetInfo(
             kind="cross-layer",
             files=dict(sorted(hashes.items())),

@@ -102,7 +102,7 @@ class LayeredSet:
         skips = any({"w_skip", "affine_skip"} & set(found) for found in shapes.values())
         traits = self._traits
         kind = "sae" if str(traits.read) == str(traits.write) else "skip" if skips else "transcoder"
-        stated = {
+        stated: dict[str, Any] = {
             "name": set_name(n_features),
             "kind": kind,
             "repo": self._folder.repo,

@@ -103,7 +103,7 @@ def _absent(engine: Engine, label: str, nodes: pa.Table) -> pa.Table:
     where, of = f"n.{by} = $of", nodes[by][0].as_py()
     columns = "".join(f", n.{name} AS {name}" for name in same)
     held, _ = engine.table(f"MATCH (n:{label}) WHERE {where} RETURN n.key AS key{columns}", {"of": of})
-    at = pc.index_in(nodes["key"], held["key"].combine_chunks())
+    at = pc.index_in(nodes["key"], held["key"].combine_chunks())  # pyright: ignore[reportAttributeAccessIssue] - made on import
     known = nodes.filter(at.is_valid())
     for name in same:
         # two models of one tokenizer may have unequally many rows; what both have must be the same

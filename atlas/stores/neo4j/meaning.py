@@ -119,15 +119,15 @@ def nearest(
     """
     names = {label: name(encoder, label) for label in LABELS}
     made = ask(_INDEXES, names=[*names.values()])
-    usable = (made["state"] == "ONLINE") & (made["width"] == len(vector)) if len(made) else made.index < 0
-    if int(usable.sum()) < len(LABELS) or not sets:
+    indexes = zip(made["state"], made["width"], strict=True) if len(made) else ()
+    if sum(index == ("ONLINE", len(vector)) for index in indexes) < len(LABELS) or not sets:
         return None
     query = _NEAREST.replace("PROPERTY", _quoted(property_of(encoder)))
     limit = max(4 * k, 100)
     while True:
         found = ask(query, sets=[*sets], claim=f"{encoder} ", vector=[*vector], limit=limit, **names)
         unseen = max(_bounds(found, limit), default=-math.inf)
-        own = found[found["set"].isin(sets) & found["layer"].between(*layers)]
+        own = found.loc[found["set"].isin(sets) & found["layer"].between(*layers)]
         # of one feature's texts with the same score, the label is told
         own = own.sort_values(["score", "key", "matched_by"], ascending=[False, True, False])
         best = own.drop_duplicates("key").head(k)
@@ -165,7 +165,7 @@ def _bounds(found: pd.DataFrame, limit: int) -> Iterator[float]:
     """The worst candidate of each index that may have more."""
     for _, some in found.groupby("matched_by"):
         if len(some) >= limit:
-            yield float(some["score"].min())
+            yield float(min(some["score"]))
 
 
 def _make(writer: Writer, encoder: str, width: int) -> None:
