@@ -11,7 +11,7 @@
 //    drive: float, twera: float
 MATCH (:Feature {key: $key})<-[e:FEEDS]-(n:Feature)
 // What is not asked for has size -1: a condition on the nodes alone would let an engine read all of them first.
-WITH n, e, CASE WHEN n.layer < $first OR n.layer > $last OR e.weight * $sign < 0
+WITH n, e, CASE WHEN n.layer < $first OR n.layer > $last OR ($sign <> 0 AND e.weight * $sign < 0)
     OR ($live = 1 AND coalesce(e.n_both, 0) = 0) THEN -1.0
   WHEN $by = 'weight' THEN abs(e.weight) WHEN $by = 'share' THEN e.share
   WHEN $by = 'drive' THEN abs(e.drive_active) WHEN $by = 'twera' THEN abs(e.twera)

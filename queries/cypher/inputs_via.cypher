@@ -11,7 +11,7 @@
 // -> key: text, layer: int, label: text, head_layer: int, head: int, weight: float, z: float, share: float
 MATCH (:Feature {key: $key})<-[e:FEEDS_VIA]-(n:Feature)
 // What is not asked for has size -1: a condition on the nodes alone would let an engine read all of them first.
-WITH n, e, CASE WHEN n.layer < $first OR n.layer > $last OR e.weight * $sign < 0
+WITH n, e, CASE WHEN n.layer < $first OR n.layer > $last OR ($sign <> 0 AND e.weight * $sign < 0)
     OR ($head_layer >= 0 AND (e.layer <> $head_layer OR e.head <> $head_number)) THEN -1.0
   WHEN $by = 'weight' THEN abs(e.weight) WHEN $by = 'share' THEN e.share ELSE abs(e.z) END AS size
 WHERE size >= 0 AND size >= $min

@@ -9,7 +9,7 @@
 //    drive: float, twera: float
 MATCH (:Feature {key: $key})-[e:PROMOTES]->(t:Token)
 // What is not asked for has size -1: a condition on the nodes alone would let an engine read all of them first.
-WITH t, e, CASE WHEN e.weight * $sign < 0
+WITH t, e, CASE WHEN ($sign <> 0 AND e.weight * $sign < 0)
     OR ($live = 1 AND e.drive_active IS NULL) THEN -1.0
   WHEN $by = 'weight' THEN abs(e.weight) WHEN $by = 'share' THEN e.share
   WHEN $by = 'drive' THEN abs(e.drive_active) WHEN $by = 'twera' THEN abs(e.twera)

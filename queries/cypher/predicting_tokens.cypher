@@ -8,7 +8,8 @@
 // -> key: text, label: text, weight: float, z: float, share: float
 MATCH (:Token {key: $key})<-[e:PREDICTS]-(n:Token)
 MATCH (s:TranscoderSet)
-WHERE s.run = e.run AND ($set = '' OR s.key = $set) AND e.weight * $sign >= 0
+WHERE s.run = e.run AND ($set = '' OR s.key = $set)
+  AND ($sign = 0 OR e.weight * $sign > 0)
 WITH n, e, CASE WHEN $by = 'weight' THEN abs(e.weight) WHEN $by = 'share' THEN e.share ELSE abs(e.z) END AS size
 WHERE size >= $min
 RETURN n.key AS key, n.text AS label, e.weight AS weight, e.z AS z, e.share AS share

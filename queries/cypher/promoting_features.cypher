@@ -12,7 +12,8 @@
 //    drive: float, twera: float
 MATCH (:Token {key: $key})<-[e:PROMOTES]-(n:Feature)
 // What is not asked for has size -1: a condition on the nodes alone would let an engine read all of them first.
-WITH n, e, CASE WHEN ($set <> '' AND n.set <> $set) OR n.layer < $first OR n.layer > $last OR e.weight * $sign < 0
+WITH n, e, CASE WHEN ($set <> '' AND n.set <> $set) OR n.layer < $first OR n.layer > $last
+    OR ($sign <> 0 AND e.weight * $sign < 0)
     OR ($live = 1 AND e.drive_active IS NULL) THEN -1.0
   WHEN $by = 'weight' THEN abs(e.weight) WHEN $by = 'share' THEN e.share
   WHEN $by = 'drive' THEN abs(e.drive_active) WHEN $by = 'twera' THEN abs(e.twera)
