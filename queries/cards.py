@@ -65,14 +65,14 @@ def card(graph: Store, key: Key, *, set: str | None = None, k: int = 4) -> dict[
 
 def _feature(graph: Store, node: Node, own: Held) -> dict[str, Any]:
     properties = node.properties
-    features = {row["layer"]: row["features"] for row in records(graph, "layers", set=node.set)}
+    (last,) = records(graph, "layer_size", model=own.model, set=node.set, layer=node.layer)
     return {
         "model": own.model,
         "set": node.set,
         "layer": node.layer,
         "layers": own.model_layers,
         "idx": int(properties["idx"]),
-        "features": int(features[node.layer]),
+        "features": int(last["features"]),
         "label_source": str(properties["label_source"]),
         "descriptions": records(graph, "descriptions", key=node.key),
         "statistics": {name: float(properties[name]) for name in _STATISTICS},
@@ -98,7 +98,7 @@ def _through(graph: Store, node: Node) -> dict[str, Any]:
 
 
 def _listed(value: Any) -> list[Any]:
-    return list(value) if hasattr(value, "__len__") else []
+    return value or []
 
 
 def _token(node: Node, sets: list[Held]) -> dict[str, Any]:

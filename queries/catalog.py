@@ -141,12 +141,10 @@ def ask(graph: Store, name: str, /, **parameters: Any) -> pd.DataFrame:
 
 def records(graph: Store, name: str, /, **parameters: Any) -> list[dict[str, Any]]:
     """The same as plain rows: for questions that ask often and get little, where a typed frame costs more than the
-    query. Whole numbers that may be missing can be floats here."""
+    query. What is missing is None."""
     named = find(name, graph.dialect)
     defaults = {p.name: p.default for p in named.parameters if p.default is not None}
-    found = graph.run(named.text, **{**defaults, **parameters})
-    columns = [found[column].tolist() for column in named.columns]
-    return [dict(zip(named.columns, values, strict=True)) for values in zip(*columns, strict=True)]
+    return graph.rows(named.text, **{**defaults, **parameters})
 
 
 def find(name: str, dialect: str = "") -> NamedQuery:

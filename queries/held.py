@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -46,8 +46,9 @@ class Held:
 
 def held(graph: Store, model: str | None = None) -> list[Held]:
     """All sets, by key; or those of one model. Raises BadKey, with the nearest, where the model has none here."""
-    found = _KNOWN.get(graph) if _never_changes(graph) else None
-    if found is None:
+    version = graph.version()
+    known, found = _KNOWN.get(graph, (None, []))
+    if known != version:
         found = [
             Held(
                 key=row["set_key"],
@@ -60,17 +61,12 @@ def held(graph: Store, model: str | None = None) -> list[Held]:
             )
             for row in records(graph, "sets")
         ]
-        if _never_changes(graph):
-            _KNOWN[graph] = found
+        _KNOWN[graph] = version, found
     return of_model(found, model) if model is not None else list(found)
 
 
-def _never_changes(graph: Store) -> bool:
-    """A folder that is open for reading stays as it was when it was opened; on a server sets come and go."""
-    return graph.read_only and graph.dialect == "embedded"
-
-
-_KNOWN: WeakKeyDictionary[Store, list[Held]] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[Store, tuple[Hashable, list[Held]]] = WeakKeyDictionary()
+"""what a store held, and its version then: on a server sets come and go"""
 _TEXTS = ("model", "kind", "read_site", "write_site", "vocabulary", "saelens_release", "neuronpedia_id", "run")
 
 

@@ -88,9 +88,16 @@ class _Noting:
         self._graph, self._noted = graph, noted
 
     def run(self, query: str, /, **parameters: Any) -> pd.DataFrame:
+        self._note(query, parameters)
+        return self._graph.run(query, **parameters)
+
+    def rows(self, query: str, /, **parameters: Any) -> list[dict[str, Any]]:
+        self._note(query, parameters)
+        return self._graph.rows(query, **parameters)
+
+    def _note(self, query: str, parameters: dict[str, Any]) -> None:
         if (query, parameters) not in self._noted:
             self._noted.append((query, parameters))
-        return self._graph.run(query, **parameters)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._graph, name)

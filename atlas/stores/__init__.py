@@ -6,7 +6,7 @@ asking need no torch. Staged builds are the truth, a store is a cache of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -40,6 +40,14 @@ class Store(Protocol):
 
         Raises BadQuery, QueryTimeout, StoreUnreachable.
         """
+        ...
+
+    def rows(self, query: str, /, **parameters: Any) -> list[dict[str, Any]]:
+        """The same as plain data, None for what is missing: most of a small question's time goes into its frame."""
+        ...
+
+    def version(self) -> Hashable:
+        """Another value as soon as a reader could see a difference in what the store holds."""
         ...
 
     def ask(

@@ -18,6 +18,22 @@ def to_frame(rows: pa.Table, types: list[str]) -> pd.DataFrame:
     return pd.DataFrame({name: _series(column, type) for name, column, type in columns})
 
 
+def to_rows(rows: pa.Table, types: list[str]) -> list[dict[str, Any]]:
+    """The same as plain data: text, numbers, lists; None for what is missing."""
+    plain = [_plain(column, type) for column, type in zip(rows.columns, types, strict=True)]
+    return [dict(zip(rows.column_names, values, strict=True)) for values in zip(*plain, strict=True)]
+
+
+def _plain(column: pa.ChunkedArray, engine_type: str) -> list[Any]:
+    if "NODE" in engine_type or "REL" in engine_type:
+        return [_entity(value) for value in column.to_pylist()]
+    if isinstance(column.type, pa.BaseExtensionType):
+        return [str(value) for value in column.to_pylist()]
+    if pa.types.is_decimal(column.type):
+        return [None if value is None else int(value) for value in column.to_pylist()]
+    return column.to_pylist()
+
+
 def _series(column: pa.ChunkedArray, engine_type: str) -> pd.Series:
     if "NODE" in engine_type or "REL" in engine_type:
         return pd.Series([_entity(value) for value in column.to_pylist()], dtype=object)

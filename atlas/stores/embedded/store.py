@@ -22,7 +22,7 @@ from atlas.stores.embedded import describe, doctor, index, matching, readonly, r
 from atlas.stores.embedded.asking import Asker
 from atlas.stores.embedded.engine import Engine
 from atlas.stores.embedded.folder import ADJACENCY, GRAPH, INDEX, VECTORS, Folder
-from atlas.stores.embedded.frames import to_frame
+from atlas.stores.embedded.frames import to_frame, to_rows
 from atlas.vectors import Vectors
 
 _BYTES_AN_EDGE = 120
@@ -62,6 +62,12 @@ class EmbeddedStore:
 
     def run(self, query: str, /, **parameters: Any) -> pd.DataFrame:
         return to_frame(*self._reading.table(query, parameters))
+
+    def rows(self, query: str, /, **parameters: Any) -> list[dict[str, Any]]:
+        return to_rows(*self._reading.table(query, parameters))
+
+    def version(self) -> int:
+        return self._state["generation"]
 
     def ask(
         self, query: str, parameters: Mapping[str, Any], *, timeout: float, max_rows: int

@@ -17,29 +17,30 @@ def frame(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> pd.DataFrame
 
 
 def _series(values: list[Any]) -> pd.Series:
-    plain = [_plain(value) for value in values]
+    data = [plain(value) for value in values]
     try:
-        return pa.array(plain).to_pandas(types_mapper=_mapped)
+        return pa.array(data).to_pandas(types_mapper=_mapped)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
-        return pd.Series(plain, dtype=object)
+        return pd.Series(data, dtype=object)
 
 
 def _mapped(type: pa.DataType) -> Any:
     return pd.ArrowDtype(type) if pa.types.is_list(type) else None
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value of the driver's as plain Python data."""
     if isinstance(value, neo4j.graph.Node):
-        own = {k: _plain(v) for k, v in value.items() if not k.startswith("_")}  # the rest is the store's
+        own = {k: plain(v) for k, v in value.items() if not k.startswith("_")}  # the rest is the store's
         return {"_label": ":".join(sorted(value.labels)), **own}
     if isinstance(value, neo4j.graph.Relationship):
-        return {"_label": value.type, **{k: _plain(v) for k, v in value.items()}}
+        return {"_label": value.type, **{k: plain(v) for k, v in value.items()}}
     if isinstance(value, neo4j.graph.Path):
-        return {"nodes": [_plain(n) for n in value.nodes], "relationships": [_plain(r) for r in value.relationships]}
+        return {"nodes": [plain(n) for n in value.nodes], "relationships": [plain(r) for r in value.relationships]}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, type(None) | bool | int | float | str | bytes):
         return value
     return value.iso_format() if hasattr(value, "iso_format") else str(value)

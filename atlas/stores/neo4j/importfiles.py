@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +137,7 @@ class Files:
         return self._node_file("Feature", build.nodes("Feature"), build.id)
 
     def _internal(self) -> None:
-        state = {"key": "state", "format": FORMAT, "generation": 0, "loads": 0}
+        state = {"key": "state", "format": FORMAT, "generation": 0, "loads": 0, "id": str(uuid.uuid4())}
         self._node_file("AtlasState", pa.Table.from_pylist([state]), "all")
         sets = [ledger(build) for build in self._builds]
         self._node_file("AtlasSet", pa.Table.from_pylist(sets), "all")

@@ -7,8 +7,8 @@ A writer that was killed on this machine is noticed at once, one elsewhere when 
 
 **The generation.** Publishing or withdrawing a set changes labels on many nodes. A commit on the server is not atomic
 for a query that runs meanwhile, and one transaction for all of a big set would not fit in the server's memory. So the
-writer makes ``generation`` odd, changes the labels, and makes it even; a reader reads it before and after its query, in
-the same transaction, and asks again where it moved. (Lamport 1977, https://doi.org/10.1145/359863.359878.)
+writer makes ``generation`` odd, changes the labels, and makes it even; a reader reads it after its query, in the same
+transaction, and asks again where it is not the one that it knew before. (Lamport 1977, https://doi.org/10.1145/359863.359878.)
 """
 
 from __future__ import annotations
@@ -52,11 +52,12 @@ DDL = (
 )
 READ = """
 OPTIONAL MATCH (s:AtlasState {key: 'state'})
-RETURN s.format AS format, s.generation AS generation, s.what AS what, coalesce(s.expires > timestamp(), false) AS alive
+RETURN s.format AS format, s.generation AS generation, coalesce(s.id, '') AS id, s.what AS what,
+  coalesce(s.expires > timestamp(), false) AS alive
 """
 _MAKE = """
 MERGE (s:AtlasState {key: 'state'})
-ON CREATE SET s.format = $format, s.generation = 0, s.loads = 0
+ON CREATE SET s.format = $format, s.generation = 0, s.loads = 0, s.id = randomUUID()
 RETURN s.format AS format
 """
 _TAKE = """
@@ -94,11 +95,18 @@ class Reading:
     """What a reader finds in the state, before and after its query."""
 
     generation: int
+    id: str
+    """of this database, another one where it was imported anew"""
     settled: bool
     """no set is being published or withdrawn at this moment"""
     alive: bool
     """whoever is at it has a lease that still runs"""
     what: str | None
+
+    @property
+    def version(self) -> tuple[str, int]:
+        """Differs wherever readers could see a difference."""
+        return self.id, self.generation
 
 
 def read(tx: neo4j.Transaction | neo4j.ManagedTransaction, address: str) -> Reading:
@@ -112,7 +120,7 @@ def read(tx: neo4j.Transaction | neo4j.ManagedTransaction, address: str) -> Read
             f"{FORMAT}; use that version, or load the builds into a fresh database"
         )
     generation = int(record["generation"])
-    return Reading(generation, generation % 2 == 0, record["alive"], record["what"])
+    return Reading(generation, record["id"], generation % 2 == 0, record["alive"], record["what"])
 
 
 def create(session: neo4j.Session) -> None:

@@ -33,7 +33,7 @@ from atlas.stores.neo4j import (
     sweep,
 )
 from atlas.stores.neo4j.connection import OUT_OF_MEMORY, Place
-from atlas.stores.neo4j.frames import frame
+from atlas.stores.neo4j.frames import frame, plain
 from atlas.stores.neo4j.importfiles import restoring
 
 if TYPE_CHECKING:
@@ -54,7 +54,10 @@ Rows = tuple[list[str], list[list[Any]], bool]
 
 
 class _Moved(Exception):
-    """A set was published or withdrawn while a query ran."""
+    """A set was published or withdrawn while a query ran. ``settled``: and is done, ask again at once."""
+
+    def __init__(self, *, settled: bool) -> None:
+        self.settled = settled
 
 
 def _writes(method: Callable[..., T]) -> Callable[..., T]:
@@ -91,6 +94,8 @@ class Neo4jStore:
         self.address = address
         self.read_only = read_only
         self._timeout = timeout
+        self._seen: tuple[str, int] | None = None
+        """the version that the latest answer is of"""
         asked = Place(address, user, password, database)
         self._driver = connection.acquire(asked)
         self._place = asked
@@ -106,6 +111,17 @@ class Neo4jStore:
     def run(self, query: str, /, **parameters: Any) -> pd.DataFrame:
         columns, rows, _ = self._settled(functools.partial(self._managed, query, parameters), self._timeout)
         return frame(columns, rows)
+
+    def rows(self, query: str, /, **parameters: Any) -> list[dict[str, Any]]:
+        columns, rows, _ = self._settled(functools.partial(self._managed, query, parameters), self._timeout)
+        return [dict(zip(columns, map(plain, row), strict=True)) for row in rows]
+
+    def version(self) -> tuple[str, int]:
+        def ask() -> tuple[str, int]:
+            with self._session() as session:
+                return session.execute_read(self._now).version
+
+        return self._settled(ask, self._timeout)
 
     def ask(
         self, query: str, parameters: Mapping[str, Any], *, timeout: float, max_rows: int
@@ -249,19 +265,20 @@ class Neo4jStore:
     def _session(self, mode: str = neo4j.READ_ACCESS) -> neo4j.Session:
         return self._driver.session(database=self._database, default_access_mode=mode)
 
-    def _settled(self, attempt: Callable[[], Rows], patience: float) -> Rows:
+    def _settled(self, attempt: Callable[[], T], patience: float) -> T:
         """Ask until nothing was published or withdrawn meanwhile, for at most ``patience`` seconds."""
         deadline = time.monotonic() + patience
         while True:
             try:
                 with connection.translated(self._place):
                     return attempt()
-            except _Moved:
+            except _Moved as moved:
                 if time.monotonic() > deadline:
                     raise StoreLocked(
                         f"{self.address} is being changed, and has been for {patience:g} s; ask again in a moment"
                     ) from None
-                time.sleep(_POLL_SECONDS)
+                if not moved.settled:
+                    time.sleep(_POLL_SECONDS)
 
     def _managed(self, query: str, parameters: dict[str, Any]) -> Rows:
         def unit(tx: neo4j.ManagedTransaction) -> Rows:
@@ -284,15 +301,21 @@ class Neo4jStore:
             return self._between(tx, ask)
 
     def _between(self, tx: neo4j.Transaction | neo4j.ManagedTransaction, ask: Callable[[], Rows]) -> Rows:
-        before = state.read(tx, self.address)
-        if not before.settled:
-            if before.alive:
-                raise _Moved
-            raise StoreError(f"{self.address}: a change stopped half-way; `atlas doctor --mend` finishes it")
+        before = self._seen or self._now(tx).version  # generations only grow, so an earlier look is as good as one now
         answer = ask()
-        if state.read(tx, self.address).generation != before.generation:
-            raise _Moved
+        self._seen = self._now(tx).version
+        if self._seen != before:
+            raise _Moved(settled=True)
         return answer
+
+    def _now(self, tx: neo4j.Transaction | neo4j.ManagedTransaction) -> state.Reading:
+        """The state, settled. Raises _Moved where a writer is changing it, StoreError where one stopped half-way."""
+        found = state.read(tx, self.address)
+        if found.settled:
+            return found
+        if found.alive:
+            raise _Moved(settled=False)
+        raise StoreError(f"{self.address}: a change stopped half-way; `atlas doctor --mend` finishes it")
 
 
 def _silent(what: str, done: int, total: int) -> None:
