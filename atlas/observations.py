@@ -19,6 +19,7 @@ Specification, format 1. Keywords as in RFC 2119. ::
 * The manifest names the build's run and MUST match it: a reader refuses another build's observation.
 * Nothing here is needed to answer by weight, z or share. ``extra`` edges carry ``weight`` only; ``z`` and ``share``
   follow from the build's statistics as for kept ones (:meth:`atlas.staging.Build.derive`).
+* ``extra`` holds each live target's strongest live sources; into a feature that is not live nothing is looked for.
 * A statistic that is undefined is null: no lift without firing on both sides, no TWERA where the target never fires.
 * ``kept_by`` is a set of bits: 1 weight, 2 z, 4 twera, 8 drive.
 """

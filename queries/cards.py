@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from queries import cuts
-from queries.answers import EVIDENCE, NEIGHBOURS, count, from_records
+from queries.answers import EVIDENCE, NEIGHBOURS, choice, count, from_records
 from queries.catalog import records
 from queries.evidence import summary
-from queries.held import Held, envelope, held
-from queries.neighbours import Filter, around, size
+from queries.held import Held, envelope, held, one_or_list
+from queries.neighbours import BY, Filter, around, size
 from queries.resolve import Key, Node, resolve
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ _STATISTICS = (
 )
 
 
-def card(graph: Store, key: Key, *, set: str | None = None, k: int = 4) -> dict[str, Any]:
+def card(
+    graph: Store, key: Key, *, set: str | None = None, k: int = 4, by: str = "z", live: bool = False
+) -> dict[str, Any]:
     """Everything about a feature or a token, as a dict.
 
     ``key, type, label``, for a feature ``model, set, layer, layers`` (of the model), ``idx, features`` (of its layer),
@@ -40,13 +43,16 @@ def card(graph: Store, key: Key, *, set: str | None = None, k: int = 4) -> dict[
     ``vocabulary, token_id, models``. Where the build has heads, a feature has ``heads`` (those that can move it most,
     each with key and norm) and, where positions are learned, ``positions`` (those that move it most, with weight).
     ``inputs`` and ``outputs`` are frames with the columns of :func:`queries.inputs` (with those of evidence where a
-    text was observed): the ``k`` strongest tokens by abs(z), then the ``k`` strongest features. ``complete`` says that
-    nothing that was cut belongs among them; ``cut``, ``weight``, ``run`` as in every answer.
+    text was observed): the ``k`` strongest tokens by abs(z), then the ``k`` strongest features; ``by``, ``live``: in
+    another order, and only what is active together, as for :func:`queries.inputs`; ``observation`` then names the text.
+    ``complete`` says that nothing that was cut belongs among them; ``cut``, ``weight``, ``run`` as in every answer.
     Raises BadKey, Ambiguous, BadSetting.
     """
-    count("k", k)
+    asked = Filter(k=count("k", k), by=choice("by", by, BY), live=live)
     node = resolve(graph, key, set=set)
     sets = node.sets(held(graph))
+    for one in sets if asked.evidence else ():
+        cuts.require_observed(one.key, one.observation)
     found: dict[str, Any] = {"key": node.key, "type": node.type, "label": node.label}
     found |= _feature(graph, node, sets[0]) if node.type == "Feature" else _token(node, sets)
     whole, bounds = True, []
@@ -54,13 +60,14 @@ def card(graph: Store, key: Key, *, set: str | None = None, k: int = 4) -> dict[
     for direction in ("inputs", "outputs"):
         parts: list[dict[str, Any]] = []
         for of in ("tokens", "features"):
-            asked = Filter(of=of, k=k)
-            part, bound = around(graph, node, direction, asked, sets)
-            whole &= cuts.complete([size(row, "z") for row in part], k, 0.0, bound)
+            part, bound = around(graph, node, direction, replace(asked, of=of), sets)
+            whole &= cuts.complete([size(row, by) for row in part], k, 0.0, bound)
             bounds.append(bound)
             parts += part
         found[direction] = from_records(parts, columns)
-    return found | envelope(sets, "z", whole, max(bounds))
+    if asked.evidence:
+        found["observation"] = one_or_list([one.observation for one in sets])
+    return found | envelope(sets, by, whole, max(bounds))
 
 
 def _feature(graph: Store, node: Node, own: Held) -> dict[str, Any]:

@@ -9,7 +9,12 @@ A file begins with its contract::
     // $limit: int = 20  one with a default may be left out
     // -> key: text, layer: int, weight: float
 
-Types are those of :data:`TYPES`. A query pastes into Neo4j Browser as it stands.
+Types are those of :data:`TYPES`. Where a meaning ends in a colon and a list of words (``what it goes by: z, weight or
+share``), no other text is taken: the engine would quietly answer another question. A query pastes into Neo4j Browser as
+it stands.
+
+A sign is compared only where one is asked for: a negative weight times ``$sign`` 0 is -0.0, which is smaller than 0 to
+Neo4j and not to others.
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from atlas.errors import BadQuery
+from queries import cuts
 from queries.answers import TYPES, typed
 
 if TYPE_CHECKING:
@@ -36,6 +42,7 @@ DIALECTS = ("", "embedded", "neo4j")
 """How stores name what they speak; "" is what all understand."""
 _PARAMETER = re.compile(r"^\$(\w+)(?::\s*(\w+))?(?:\s*=\s*(\"[^\"]*\"|\S+))?\s{2,}(\S.*)$")
 _COLUMN = re.compile(r"^(\w+)(?::\s*(\w+))?$")
+_AMONG = re.compile(r":\s+((?:\w+, )+\w+ or \w+)$")
 _INT64 = 2**63
 
 
@@ -47,6 +54,12 @@ class Parameter:
     type: str
     default: str | int | float | None
     meaning: str
+
+    @property
+    def among(self) -> tuple[str, ...]:
+        """The only words it takes; none where any text will do."""
+        found = _AMONG.search(self.meaning) if self.type == "text" else None
+        return tuple(re.findall(r"\w+", found[1].replace(" or ", ", "))) if found else ()
 
 
 @dataclass(frozen=True)
@@ -82,18 +95,36 @@ def query(graph: Store, name: str, **parameters: Any) -> pd.DataFrame:
     """Answer one of the named queries: a row for each match, with the columns and types of its header.
 
     ``queries.catalog()`` lists them. ``attrs`` has ``query``, ``parameters`` and ``complete``, which is False where as
-    many rows came back as ``limit`` allows: there may be more.
-    Raises :class:`atlas.errors.BadQuery` for an unknown name or parameter, a missing one, or one of another type.
+    many rows came back as ``limit`` allows: there may be more. A question about what was seen on a text (``by`` drive,
+    twera or coactivation, or ``live``) names that text in ``attrs["observation"]``.
+    Raises :class:`atlas.errors.BadQuery` for an unknown name or parameter, a missing one, or one of another type, and
+    BadSetting where nothing was observed.
     """
     named = find(name, graph.dialect)
     given = _check(named, parameters)
+    seen = _seen(graph, given) if given.get("by") in cuts.EVIDENCE or given.get("live") == 1 else {}
     frame = typed(graph.run(named.text, **given), named.columns)
     limit = given.get("limit")
     whole = limit is None or len(frame) < limit
-    frame.attrs = {"query": named.name, "parameters": given, "complete": whole}
+    frame.attrs = {"query": named.name, "parameters": given, "complete": whole} | seen
     if not whole:
         frame.attrs["note"] = f"the first {limit}; there may be more: raise limit"
     return frame
+
+
+def _seen(graph: Store, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The texts that evidence rests on: of the models that a parameter names, or else of all that are here."""
+    sets = [(str(row["set_key"]), cuts.kept(row["observation"])) for row in records(graph, "sets")]
+    named = [
+        one
+        for one in sets
+        if any(isinstance(text, str) and text.startswith(one[0].partition("/")[0] + "/") for text in given.values())
+    ]
+    texts = [observation for _, observation in named or sets if observation]
+    if not texts:
+        for set_key, observation in named or sets:
+            cuts.require_observed(set_key, observation)
+    return {"observation": texts[0] if len(texts) == 1 else texts} if texts else {}
 
 
 def query_text(name: str, dialect: str = "") -> str:
@@ -214,6 +245,10 @@ def _check(named: NamedQuery, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _convert(query: str, parameter: Parameter, value: Any) -> str | int | float | list[str]:
     match parameter.type, value:
+        case "text", str() if parameter.among and value not in parameter.among:
+            raise BadQuery(
+                f"{query}: {parameter.name} is {ascii(value)[:40]}; it is one of {', '.join(parameter.among)}"
+            )
         case "text", str():
             return _storable(parameter.name, value)
         # A shell cannot tell 12 the text from 12 the number.

@@ -46,15 +46,16 @@ class Counted:
         """Whether an observed text is needed."""
         return self.live or self.by in cuts.EVIDENCE
 
-    def sizes(self, own: Held, adjacency: Adjacency) -> np.ndarray:
-        """Of every connection the size, -1 where it does not count: float32 [n_edges], or float64 of coactivation.
+    def sizes(self, own: Held, adjacency: Adjacency, at: slice = slice(None)) -> np.ndarray:
+        """Of every connection, or of those ``at`` some places, the size, -1 where it does not count: float32, of
+        coactivation float64.
 
         By evidence a connection counts only where that is defined and not 0. Raises BadSetting where no text was
         observed, BadBuild where the adjacency is without evidence.
         """
         if self.evidence:
             cuts.require_observed(own.key, own.observation)
-        by_name = numbers(adjacency, own.key, evidence=self.evidence)
+        by_name = {name: one[at] for name, one in numbers(adjacency, own.key, evidence=self.evidence).items()}
         size = np.abs(by_name[self.by]) if self.by != "coactivation" else by_name[self.by].astype(np.float64)
         counts = size > 0 if self.by in cuts.EVIDENCE else np.ones(len(size), bool)
         if self.least:
@@ -67,6 +68,11 @@ class Counted:
         """The envelope of an answer about these connections."""
         attrs = envelope([own], self.by, False, cuts.UNKNOWN) | {"note": note, "min": self.least or None}
         return attrs | ({"observation": own.observation} if self.evidence else {})
+
+    @property
+    def number(self) -> str:
+        """What sizes are of, in words."""
+        return self.by if self.by in ("share", "coactivation") else f"abs({self.by})"
 
     @property
     def said(self) -> str:

@@ -20,6 +20,8 @@ from atlas.errors import BadSetting
 UNKNOWN = math.inf
 EVIDENCE = ("drive", "twera", "coactivation")
 """orders that need an observed text"""
+AMONG_LIVE = "complete among sources that are live: active at 10 positions or more, and at more than one in 10,000"
+"""what by drive and TWERA is meant by complete: of sources that hardly ever fire, none was looked for"""
 _SLACK = 1 + 1e-6
 """What is derived from stored float32 statistics is rounded up by this factor."""
 
@@ -88,7 +90,7 @@ def features_of_token(
 
 
 def by_evidence(sizes: Sequence[float], found: int) -> float:
-    """Bound on live sources by drive or TWERA: an observation finds each live target's strongest exactly.
+    """Bound on live sources of a live target by drive or TWERA: an observation finds the strongest of them exactly.
 
     ``sizes``: of the stored connections, the strongest first; ``found``: how many were looked for.
     """

@@ -101,7 +101,7 @@ def examples(
 def summary(graph: Store, node: Node, own: Held) -> dict[str, Any] | None:
     """What a card shows of a feature on the default text; None where no text was observed.
 
-    ``n_fires, density, mean_active, max_active, token_share, inv_sigma`` from the graph; where the staged
+    ``n_fires, density, mean_active, max_active, token_share, inv_sigma, live`` from the graph; where the staged
     observation is on this machine also ``histogram`` (``edges`` and ``counts``), ``top_tokens`` (``text``, and the
     ``share`` of all its activation that falls on that token) and ``examples`` (``value, text``), else empty.
     """
@@ -113,6 +113,7 @@ def summary(graph: Store, node: Node, own: Held) -> dict[str, Any] | None:
     said: dict[str, Any] = {
         **numbers,
         "n_fires": int(numbers["n_fires"]),
+        "live": numbers["live"] == 1,
         **rests_on,
         "histogram": {},
         "top_tokens": [],

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from atlas.errors import BadKey, BadSetting
-from queries.answers import choice, count
+from queries.answers import choice, count, smallest
+from queries.counted import Counted, numbers
 from queries.held import held, one_set
+from queries.neighbours import BY
 from queries.resolve import spans
 
 if TYPE_CHECKING:
@@ -17,25 +19,38 @@ if TYPE_CHECKING:
     from atlas.stores import Store
 
 
-def matrix(graph: Store, set_key: str, source_layer: int, target_layer: int, *, of: str = "weight") -> csr_array:
+def matrix(
+    graph: Store,
+    set_key: str,
+    source_layer: int,
+    target_layer: int,
+    *,
+    of: str = "weight",
+    live: bool = False,
+    min: float | None = None,
+) -> csr_array:
     """The kept connections from one layer's features to another's, as a sparse array.
 
     Shape [features of ``target_layer``, features of ``source_layer``]: a row is a feature that reads, so that
     ``matrix @ activations`` is what the source layer adds to the target's pre-activations, up to what was cut and the
-    norm's denominators. ``of``: weight, z or share; float32. ``set_key``: ``MODEL/SET``, or a part that is enough.
-    Raises BadKey for a set or layer that is not here, BadSetting where the layers are in the wrong order.
+    norm's denominators. ``of``: weight, z or share, or, where a text was observed, drive, TWERA or coactivation (how
+    often both ends are active), by which a connection counts only where it is defined and not 0; float32, of
+    coactivation int64. ``live``: only connections whose ends are active together on that text. ``min``: only those of
+    this size of ``of``. ``set_key``: ``MODEL/SET``, or a part that is enough.
+    Raises BadKey for a set or layer that is not here, BadSetting where the layers are in the wrong order or nothing was
+    observed.
     """
     from scipy.sparse import csr_array
 
-    choice("of", of, ("weight", "z", "share"))
+    counted = Counted(choice("of", of, BY), smallest("min", min), live)
     count("source_layer", source_layer, 0)
     count("target_layer", target_layer, 0)
-    set_key = one_set(held(graph), set_key, None, "the layers are of").key
-    adjacency = graph.adjacency(set_key)
+    own = one_set(held(graph), set_key, None, "the layers are of")
+    adjacency = graph.adjacency(own.key)
     layers = list(adjacency.layers)
     for layer in (source_layer, target_layer):
         if layer not in layers:
-            raise BadKey(f"{set_key} has no layer {layer}; it has the layers {spans(layers)}")
+            raise BadKey(f"{own.key} has no layer {layer}; it has the layers {spans(layers)}")
     if source_layer >= target_layer:
         raise BadSetting(
             f"layer {source_layer} does not feed layer {target_layer}; features connect to later layers only"
@@ -46,10 +61,10 @@ def matrix(graph: Store, set_key: str, source_layer: int, target_layer: int, *, 
     offsets = adjacency.offsets[begin : stop + 1]
     span = slice(int(offsets[0]), int(offsets[-1]))
     sources = np.asarray(adjacency.source[span])
-    inside = (sources >= first[source]) & (sources < first[source + 1])
-    values = np.asarray(getattr(adjacency, of)[span])
-    counted = np.concatenate([[0], np.cumsum(inside)])
+    inside = (sources >= first[source]) & (sources < first[source + 1]) & (counted.sizes(own, adjacency, span) >= 0)
+    values = numbers(adjacency, own.key, evidence=counted.evidence)[of][span]
+    before = np.concatenate([[0], np.cumsum(inside)])
     return csr_array(
-        (values[inside], sources[inside] - first[source], counted[offsets - offsets[0]]),
+        (values[inside], sources[inside] - first[source], before[offsets - offsets[0]]),
         shape=(stop - begin, int(first[source + 1] - first[source])),
     )

@@ -155,10 +155,9 @@ def motif_instances(
     about = called(graph, (key for row in made for key in row[3]))
     made = [(*row[:4], [about[key].label for key in row[3]], *row[4:]) for row in made]
     frame = rows(made, INSTANCES | dict.fromkeys(listed, "floats"))
-    number = by if by in ("share", "coactivation") else f"abs({by})"
-    note = f"the strongest {shape} by {score} of {number}, exact over the {counted.said}"
+    note = f"the strongest {shape} by {score} of {counted.number}, exact over the {counted.said}"
     frame.attrs = counted.rests_on(own, note if made else f"no {shape} among the {counted.said}")
-    frame.attrs |= {"score": f"{score} of {number}", "shape": shape}
+    frame.attrs |= {"score": f"{score} of {counted.number}", "shape": shape}
     return frame
 
 
@@ -167,26 +166,29 @@ def hubs(
     set: str | None = None,
     *,
     by: str = "readers",
+    of: str | None = None,
     k: int = 20,
     live: bool = False,
     min: float | None = None,
 ) -> pd.DataFrame:
-    """The features with the most connections that are kept.
+    """The features with the most connections that are kept, or with the strongest.
 
     ``by``: ``readers`` (later features that read it), ``sources`` (earlier ones that it reads) or ``through``, their
-    product: how many ways of two steps run through it. ``z``: how many deviations it lies above the mean of its own
-    layer in that number. ``min``: only connections of this abs(z) or more; ``live``: only those whose ends are active
-    together on the observed text, which ``attrs["observation"]`` names.
+    product: how many ways of two steps run through it. ``of``: instead of how many, the sum of the sizes of this number
+    over the same connections (for ``through``, the product of both sums), in a column ``sum``: z, weight, share, or,
+    where a text was observed, drive, TWERA or coactivation. ``z``: how many deviations it lies above the mean of its
+    own layer in what it is ordered by. ``min``: only connections of this abs(z) or more, or of this size of ``of``;
+    ``live``: only those whose ends are active together on the observed text, which ``attrs["observation"]`` names.
     Columns ``key, layer, label, readers, sources, through, z``; ties by layer and index. Raises BadKey, BadSetting.
     """
     choice("by", by, ("readers", "sources", "through"))
     count("k", k)
-    counted = Counted(least=smallest("min", min), live=live)
+    counted = Counted(choice("of", of, BY) if of is not None else "z", smallest("min", min), live)
     own, adjacency = _of(graph, set)
-    links = _links(adjacency, counted.sizes(own, adjacency) >= 0)
-    readers, sources = (np.bincount(end, minlength=links.n_features) for end in (links.source, links.target))
-    of_each = {"readers": readers, "sources": sources, "through": readers * sources}
-    size = of_each[by].astype(np.float64)
+    sizes = counted.sizes(own, adjacency)
+    links = _links(adjacency, sizes >= 0)
+    of_each = _through(links, None)
+    size = (of_each if of is None else _through(links, sizes[sizes >= 0]))[by].astype(np.float64)
     layer = _layer_of(adjacency)
     features = np.bincount(layer)
     mean = np.bincount(layer, size) / features
@@ -197,11 +199,20 @@ def hubs(
     made = []
     for at, (key, named) in zip(best, about.items(), strict=True):
         numbered = (int(of_each[name][at]) for name in ("readers", "sources", "through"))
-        made.append((key, named.layer, named.label, *numbered, float(z[at])))
-    frame = rows(made, HUBS)
+        summed = () if of is None else (float(size[at]),)
+        made.append((key, named.layer, named.label, *numbered, *summed, float(z[at])))
+    names = list(HUBS)[:-1] + ([] if of is None else ["sum"]) + ["z"]
+    frame = rows(made, {name: HUBS.get(name, "double") for name in names})
     frame.attrs = counted.rests_on(own, f"{len(links.source):,} {counted.said}; z within the layer")
-    frame.attrs |= {"score": by}
+    frame.attrs |= {"score": by if of is None else f"{by}, their {counted.number} summed"}
     return frame
+
+
+def _through(links: Links, sizes: np.ndarray | None) -> dict[str, np.ndarray]:
+    """Of each feature how many connections leave it and enter it, or their sizes together; and the product of both."""
+    ends = {"readers": links.source, "sources": links.target}
+    found = {name: np.bincount(end, sizes, minlength=links.n_features) for name, end in ends.items()}
+    return found | {"through": found["readers"] * found["sources"]}
 
 
 def _of(graph: Store, set: str | None) -> tuple[Held, Adjacency]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -169,7 +169,12 @@ def _strongest(found: list[dict[str, Any]], asked: Filter) -> list[dict[str, Any
 
 def size(row: Mapping[str, Any], by: str) -> float:
     """What rows are ordered by: the absolute z, weight, share, drive or TWERA, or how often both are active."""
-    return abs(row[_NUMBERS.get(by, by)])
+    return abs(row[column(by)])
+
+
+def column(by: str) -> str:
+    """The column of the number that an order goes by."""
+    return _NUMBERS.get(by, by)
 
 
 def _neighbours(
@@ -201,6 +206,8 @@ def _neighbours(
         frame.attrs["observation"] = one_or_list([one.observation for one in used])
     if not whole and not notes:
         notes = [_incomplete(direction, asked.by, max(bounds))]
+    if whole and asked.by in cuts.EVIDENCE and not frame.empty:
+        notes = [*notes, cuts.AMONG_LIVE]
     if notes:
         frame.attrs["note"] = "; ".join(dict.fromkeys(notes))
     return frame
@@ -211,7 +218,14 @@ def _bound(
 ) -> float:
     side = "in" if direction == "inputs" else "out"
     if asked.by in cuts.EVIDENCE:
+        if (
+            node.type == "Feature"
+            and _bound(graph, node, direction, kind, name, replace(asked, by="weight"), sets) <= 0
+        ):
+            return 0.0  # nothing was cut, so there is nothing that evidence could rank higher
         if (node.type, side, kind) != ("Feature", "in", "features") or asked.by == "coactivation":
+            return cuts.UNKNOWN
+        if records(graph, "feature_evidence", key=node.key)[0]["live"] != 1:
             return cuts.UNKNOWN
         found = sets[0].observation.get("strongest", 1)
         best = [size(row, asked.by) for row in records(graph, name, key=node.key, by=asked.by, limit=found)]

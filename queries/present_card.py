@@ -43,7 +43,7 @@ def card_text(card: Mapping[str, Any], width: int = WIDTH) -> str:
     two = width >= 98 and one_set
     room = 45 if two else width - 1
     columns = [
-        _column(head, card[side], room, logits=side == "outputs", short=one_set, whole=not two)
+        _column(head, card[side], room, card["weight"], logits=side == "outputs", short=one_set, whole=not two)
         for head, side in (("READS", "inputs"), ("WRITES", "outputs"))
     ]
     lines.append("")
@@ -137,34 +137,37 @@ def _title(card: Mapping[str, Any]) -> tuple[str, str]:
     return where, _SOURCES.get(card["label_source"], f"from {visible(card['label_source'])}")
 
 
-def _column(head: str, frame: pd.DataFrame, room: int, *, logits: bool, short: bool, whole: bool) -> list[str]:
+def _column(head: str, frame: pd.DataFrame, room: int, by: str, *, logits: bool, short: bool, whole: bool) -> list[str]:
     """One side of a card: a heading, then a neighbour a line with its name, label, bar, z and share.
 
-    ``whole``: with the raw weight too, and where a text was observed with drive and TWERA.
+    ``by``: what the bars show, beside them in place of z if it is something else. ``whole``: with the raw weight and z
+    too, and where a text was observed with drive and TWERA.
     """
     if frame.empty:
         return [head, "nothing"]
     names = [_name(str(key), str(kind), logits, short) for key, kind in zip(frame["key"], frame["type"], strict=True)]
     name_room = max(8, *(cell_len(name) for name in names))
-    found = frame.to_dict("records")
-    kinds = {"z": 6, "share": 7}
+    found = [row | {"coactivation": row.get("n_both")} for row in frame.to_dict("records")]
+    kinds = {"z": 6, "share": 7} if by in ("z", "share") or whole else {by: max(8, len(by)), "share": 7}
     if whole:
         seen = [kind for kind in ("drive", "twera") if kind in frame and any(frame[kind].notna())]
-        kinds = {"weight": 8, **kinds, **dict.fromkeys(seen, 8)}
+        kinds = {"weight": 8, **kinds, **dict.fromkeys(seen, 8)} | ({by: len(by)} if by == "coactivation" else {})
     numbers_room = sum(kinds.values()) + len(kinds)
     label_room = max(5, room - name_room - _BAR - numbers_room - 2)
-    longest = max(abs(row["z"]) for row in found) or 1.0
+    longest = max(abs(row[by]) for row in found) or 1.0
     header = " ".join(pad(kind, cells, right=True) for kind, cells in kinds.items())
     lines = [pad(head, room - cell_len(header)) + header]
     for name, row in zip(names, found, strict=True):
         label = quoted(row["label"]) if row["type"] == "Token" else visible(row["label"])
         numbers = [pad(_number(row[kind], kind), cells, right=True) for kind, cells in kinds.items()]
-        left = (pad(name, name_room), pad(cut(label, label_room), label_room), pad(_bar(row["z"], longest), _BAR))
+        left = (pad(name, name_room), pad(cut(label, label_room), label_room), pad(_bar(row, by, longest), _BAR))
         lines.append(" ".join((*left, *numbers)))
     return lines
 
 
 def _number(value: float, kind: str) -> str:
+    if kind == "coactivation":
+        return "" if pd.isna(value) else f"{value:,}"
     return number(value, kind) if kind in ("z", "share") or pd.isna(value) else signed(value)
 
 
@@ -177,10 +180,10 @@ def _name(key: str, kind: str, logits: bool, short: bool) -> str:
     return f"{layer}/{idx}" if short else f"{owner}/{layer}-{name}/{idx}"
 
 
-def _bar(value: float, longest: float) -> str:
+def _bar(row: Mapping[str, Any], by: str, longest: float) -> str:
     """Length by size; a full block for what raises, a low one for what holds down."""
-    cells = max(1, math.ceil(_BAR * min(abs(value) / longest, 1.0) - 1e-9))
-    return ("▇" if value >= 0 else "▂") * cells
+    cells = max(1, math.ceil(_BAR * min(abs(row[by]) / longest, 1.0) - 1e-9))
+    return ("▇" if row[by if by in ("z", "drive", "twera") else "weight"] >= 0 else "▂") * cells
 
 
 def _joined(parts: list[str], width: int) -> list[str]:
@@ -195,14 +198,17 @@ def _joined(parts: list[str], width: int) -> list[str]:
 
 
 def _rests_on(card: Mapping[str, Any]) -> list[str]:
-    bound = card.get("bound")
+    bound, by = card.get("bound"), card["weight"]
+    size = by if by in ("share", "coactivation") else f"|{by}|"
     if card["complete"]:
         state = "complete"
     elif bound is not None:
-        state = f"of what is kept, certain above |z| {bound:.1f}"
+        state = f"of what is kept, certain above {size} " + (f"{bound:.1f}" if by == "z" else number(bound))
     else:
         state = "of what is kept"
-    parts = [f"each column: the strongest by |z|, {state}"]
+    parts = [f"each column: the strongest by {size}, {state}"]
+    if isinstance(seen := card.get("observation"), Mapping):
+        parts.append(f"on {visible(str(seen['text']))}, {seen['positions']:,} positions")
     return parts + [f"{name} {names(card[name])}" for name in ("run", "set") if card.get(name)]
 
 

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from atlas.errors import BadKey
-from queries import cosines, meaning
+from atlas.errors import BadKey, BadSetting
+from queries import cosines, cuts, meaning
 from queries.answers import choice, count, rows
 from queries.catalog import records
 from queries.encoder import Encoder
-from queries.held import Held, envelope, held, of_model, one_set
+from queries.held import Held, envelope, held, of_model, one_or_list, one_set
 from queries.labels import called
 from queries.meaning import Progress
-from queries.neighbours import LAST_LAYER, Filter, around
+from queries.neighbours import BY, LAST_LAYER, Filter, around, column
 from queries.present_text import quoted
 from queries.resolve import Key, Node, resolve
 
@@ -30,7 +30,7 @@ PROBES = 24
 _ALL = 1_000_000
 _PER_PROBE = 500
 Profile = dict[str, tuple[float, str]]
-"""z and label of every kept neighbour, by key."""
+"""z, or another number, and label of every kept neighbour, by key."""
 
 
 def similar(
@@ -41,6 +41,8 @@ def similar(
     model: str | None = None,
     set: str | None = None,
     k: int = 20,
+    of: str = "z",
+    live: bool = False,
     encoder: Encoder | None = None,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
@@ -49,6 +51,9 @@ def similar(
     ``by``: ``inputs`` (tokens and earlier features that they read) or ``outputs`` (logits and later features). The
     score is the cosine of the z of all kept connections: 1 is the same profile, 0 nothing in common. Features of one
     set are compared by tokens and features, those of different sets or models by the tokens that they share.
+    ``of``: the cosine of another number of these connections instead of z: weight, share, or, where a text was
+    observed, drive, TWERA or coactivation (how often both ends are active). ``live``: only of connections whose ends
+    are active together on that text, which ``attrs["observation"]`` names; only features of sets that were observed.
     ``model``, ``set``: only their features; without either, all that share the vocabulary.
     Looked at are the features that share one of the 24 strongest neighbours, the 3 ``k`` of most overlap there.
     ``description``: what is said of them, their labels included; the score is the largest cosine between the vectors
@@ -63,6 +68,11 @@ def similar(
     """
     choice("by", by, ("inputs", "outputs", "description", *cosines.VECTORS))
     count("k", k)
+    asked = Filter(k=_ALL, by=choice("of", of, BY), live=live)
+    if by not in ("inputs", "outputs") and (of != "z" or live):
+        raise BadSetting(
+            f"{by} is no matter of connections, so it is not of {of} and not live; ask by inputs or outputs"
+        )
     node = resolve(graph, key, set=set if model is None else None)
     if node.type != "Feature":
         raise BadKey(f"{node.key} is a token; features are compared, `atlas outputs {node.key}` lists those it excites")
@@ -77,22 +87,28 @@ def similar(
         scope = [one for one in scope if one == chosen]
     elif model is not None:
         scope = [one for one in of_model(sets, model) if one in scope]
+    if asked.evidence:
+        for one in (own, *(scope if set is not None else ())):
+            cuts.require_observed(one.key, one.observation)
+        scope = [one for one in scope if one.observation]
     if by == "description":
         return _said_alike(graph, node, own, scope, k, meaning.chosen(encoder), progress)
-    mine = _profile(graph, node, by, sets)
+    mine = _profile(graph, node, by, sets, asked)
     ranked = []
-    for other in _candidates(graph, node, mine, by, [one.key for one in scope])[: 3 * k]:
+    for other in _candidates(graph, node, mine, by, [one.key for one in scope], asked)[: 3 * k]:
         candidate = resolve(graph, other)
-        theirs = _profile(graph, candidate, by, sets)
+        theirs = _profile(graph, candidate, by, sets, asked)
         score, shared = _cosine(mine, theirs, tokens_only=candidate.set != node.set)
         if score > 0:
             ranked.append((candidate.key, candidate.layer, candidate.label, shared, score, by))
     ranked.sort(key=lambda row: (-row[4], row[0]))
     frame = rows(ranked[:k], COLUMNS)
-    frame.attrs = envelope(scope, "z", False, math.inf)
+    frame.attrs = envelope(scope, of, False, math.inf)
+    if asked.evidence:
+        frame.attrs["observation"] = one_or_list([one.observation for one in scope])
     probes = f"one of its {PROBES} strongest {by}"
     note = f"among the features that share {probes}" if len(frame) else f"no feature shares {probes}"
-    frame.attrs |= {"score": "cosine of z", "by": by, "note": note}
+    frame.attrs |= {"score": f"cosine of {of}", "by": by, "note": note}
     return frame
 
 
@@ -117,26 +133,28 @@ def _said_alike(
     return frame
 
 
-def _profile(graph: Store, node: Node, by: str, sets: list[Held]) -> Profile:
-    found, _ = around(graph, node, by, Filter(k=_ALL), node.sets(sets))
+def _profile(graph: Store, node: Node, by: str, sets: list[Held], asked: Filter) -> Profile:
+    found, _ = around(graph, node, by, asked, node.sets(sets))
     return {
-        row["key"]: (float(row["z"]), quoted(row["label"]) if row["type"] == "Token" else row["label"]) for row in found
+        row["key"]: (float(row[column(asked.by)]), quoted(row["label"]) if row["type"] == "Token" else row["label"])
+        for row in found
     }
 
 
-def _candidates(graph: Store, node: Node, mine: Profile, by: str, scope: list[str]) -> list[str]:
+def _candidates(graph: Store, node: Node, mine: Profile, by: str, scope: list[str], asked: Filter) -> list[str]:
     """Features that share a strong neighbour, by the overlap through these neighbours."""
     overlap: dict[str, float] = defaultdict(float)
-    for neighbour, (z, _) in list(mine.items())[:PROBES]:
+    order = {"by": asked.by, "live": int(asked.live), "limit": _PER_PROBE}
+    for neighbour, (size, _) in list(mine.items())[:PROBES]:
         if neighbour.startswith("tok:"):
             query = "token_features" if by == "inputs" else "promoting_features"
-            asked = [{"set": set_key} for set_key in scope]
+            places = [{"set": set_key} for set_key in scope]
         else:
             query = "outputs" if by == "inputs" else "inputs"
-            asked = [{}] if node.set in scope else []
-        for parameters in asked:
-            for row in records(graph, query, key=neighbour, limit=_PER_PROBE, **parameters):
-                overlap[row["key"]] += z * row["z"]
+            places = [{}] if node.set in scope else []
+        for parameters in places:
+            for row in records(graph, query, key=neighbour, **order, **parameters):
+                overlap[row["key"]] += size * row[column(asked.by)]
     overlap.pop(node.key, None)
     return sorted((key for key, dot in overlap.items() if dot > 0), key=lambda key: (-overlap[key], key))
 

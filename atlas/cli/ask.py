@@ -74,6 +74,14 @@ def search(output: Output, text: str, set_key: str | None, minimum: float | None
 @click.option("--model", help="Only features of this model.")
 @_SET
 @_COUNT
+@click.option(
+    "--of",
+    type=click.Choice(["z", "weight", "share", "drive", "twera", "coactivation"]),
+    default="z",
+    show_default=True,
+    help="By inputs or outputs: the cosine of which number.",
+)
+@_LIVE
 def similar(output: Output, key: str, set_key: str | None, **options: Any) -> None:
     """Features like a feature: in what they read, write, in what is said of them, or in their vectors."""
     import queries
@@ -88,13 +96,15 @@ def similar(output: Output, key: str, set_key: str | None, **options: Any) -> No
 @click.argument("key")
 @_SET
 @click.option("-k", type=click.IntRange(min=1), default=4, show_default=True, help="Rows of each kind.")
-def card(output: Output, key: str, set_key: str | None, k: int) -> None:
+@_BY
+@_LIVE
+def card(output: Output, key: str, set_key: str | None, **options: Any) -> None:
     """Everything about one node on one screen."""
     import queries
     from queries import present
 
     with opened(output) as graph:
-        found = queries.card(graph, key, set=set_key, k=k)
+        found = queries.card(graph, key, set=set_key, **options)
         if output.show_cypher:
             return
         if output.csv:

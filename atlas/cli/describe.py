@@ -136,16 +136,20 @@ def _silent(what: str, done: int, total: int) -> None:
 @click.command("import")
 @worker
 @click.argument("place", metavar="FILE", type=click.Path(path_type=Path))
-@click.option("--format", "form", type=click.Choice(["weightlens", "neuronpedia"]), required=True)
+@click.option("--format", "form", type=click.Choice(["weightlens", "neuronpedia", "circuit-tracer"]), required=True)
 @click.option("--set", "name", metavar="MODEL/SET", required=True, help="The set that is described.")
 @_LABELS
 def import_(store: str | None, quiet: bool, place: Path, form: str, name: str, labels: str | None) -> None:
-    """Take in descriptions that other tools made: a file, or a folder of them. All of it or nothing."""
+    """Take in descriptions that other tools made: a file, or a folder of them. All of it or nothing.
+
+    Of circuit-tracer's (and Neuronpedia's) graphs: what is written on their features, and the names of supernodes.
+    """
     from atlas import builds, descriptions
-    from atlas.exchange import neuronpedia, weightlens
+    from atlas.exchange import circuit_tracer, neuronpedia, weightlens
 
     build = builds.find(name)
-    found = (weightlens if form == "weightlens" else neuronpedia).read(build, place)
+    readers = {"weightlens": weightlens, "neuronpedia": neuronpedia, "circuit-tracer": circuit_tracer}
+    found = readers[form].read(build, place)
     if labels:
         descriptions.set_order(build, [method.strip() for method in labels.split(",")])
     if not quiet:

@@ -41,6 +41,11 @@ _SHAPES = ["chain", "fan-in", "fan-out", "feed-forward-loop", "bi-fan"]
     type=click.Choice([*_NUMBERS, *_HUBS]),
     help="The number that --min and --instances go by, z if not said; with --hubs what makes one, readers if not said.",
 )
+@click.option(
+    "--of",
+    type=click.Choice(_NUMBERS),
+    help="With --hubs: by the sum of this number over their connections instead of how many; --min is then of it.",
+)
 def motifs(output: Output, set_key: str | None, minimum: float | None, **options: Any) -> None:
     """Shapes that recur, against chance; their strongest instances; hubs.
 
@@ -49,15 +54,17 @@ def motifs(output: Output, set_key: str | None, minimum: float | None, **options
     import queries
     from queries import present
 
-    picked = {name: options.pop(name) for name in ("instances", "score", "sign", "hubs")}
+    picked = {name: options.pop(name) for name in ("instances", "score", "sign", "hubs", "of")}
     by = options.pop("by")
     with opened(output) as graph:
         if picked["hubs"] and picked["instances"]:
             raise click.UsageError("--hubs and --instances exclude each other")
+        if picked["of"] and not picked["hubs"]:
+            raise click.UsageError("--of goes with --hubs; shapes are by --by")
         if by and by not in (_HUBS if picked["hubs"] else _NUMBERS):
             raise click.UsageError(f"--by is one of {', '.join(_HUBS if picked['hubs'] else _NUMBERS)} here")
         if picked["hubs"]:
-            wanted = {"k": picked["hubs"], "live": options["live"]}
+            wanted = {"k": picked["hubs"], "live": options["live"], "of": picked["of"]}
             answer(output, queries.hubs(graph, set_key, by=by or "readers", min=minimum, **wanted))
         elif picked["instances"]:
             if not options["shape"]:

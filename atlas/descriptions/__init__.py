@@ -45,7 +45,7 @@ from atlas.errors import BadDescriptions, BadSetting
 from atlas.staging import Build
 
 FORMAT = 1
-ORDER = ("user", "atlas-llm", "atlas", "weightlens-paper", "weightlens", "neuronpedia", "tokens")
+ORDER = ("user", "atlas-llm", "atlas", "weightlens-paper", "weightlens", "neuronpedia", "circuit-tracer", "tokens")
 TOKENS = "tokens"
 LABEL_LENGTH = 60
 """characters of a description that a label shows"""

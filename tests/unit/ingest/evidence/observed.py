@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 import ingest
@@ -18,6 +19,14 @@ from tests.unit.ingest import models
 
 KEEP = ingest.Keep(per_layer=2, z=2, tokens=2, features_per_token=2)
 N_WINDOWS, LENGTH = 40, 15
+STRONGEST = 3
+"""how many of each target's sources by drive and by TWERA an atlas for questions keeps"""
+EDGES = """
+MATCH (a:Feature)-[e:FEEDS]->(b:Feature)
+RETURN a.key AS source, b.key AS target, e.weight AS weight, e.z AS z, e.share AS share,
+  e.drive_active AS drive, e.twera AS twera,
+  e.n_both AS coactivation
+"""
 
 
 def subject(
@@ -159,3 +168,15 @@ def modules(model: torch.nn.Module, family: str) -> tuple[list, list]:
         blocks = model.model.layers
         return [b.pre_feedforward_layernorm for b in blocks], [b.post_feedforward_layernorm for b in blocks]
     return [block.post_attention_layernorm for block in model.model.layers], [None] * models.N_LAYERS
+
+
+def busiest(subject: Subject, truth: Dense) -> tuple[str, int]:
+    """A feature of the last layer that fires often: its key and its row."""
+    row = int(np.argmax((truth.a > 0).sum(0) * (truth.layer == 2)))
+    return subject.build.keys("Feature")[row].as_py(), row
+
+
+def signed_edges(table: pd.DataFrame, by: str) -> dict[tuple[str, str], float]:
+    """What is defined of some connections, and not 0, with the signs of their weights."""
+    sizes = {(e.source, e.target): float(np.copysign(abs(getattr(e, by)), e.weight)) for e in table.itertuples()}
+    return {ends: size for ends, size in sizes.items() if abs(size) > 0}
