@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 from torch import Tensor
 
 from ingest.edges import kernels
@@ -95,8 +95,7 @@ class Product:
 
     def __post_init__(self) -> None:
         for name, vectors in (("row_norm", self.rows), ("col_norm", self.cols)):
-            length = torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64) * (1 + 1e-9)
-            object.__setattr__(self, name, length.numpy())
+            object.__setattr__(self, name, lengths(vectors).numpy())
         norms = {"row": self.row_norm, "col": self.col_norm}
         for side, norm in norms.items():
             if not np.isfinite(norm).all():
@@ -128,6 +127,20 @@ class Product:
         """Rounding of one product where float32 runs out of exponent, or a device takes what is below it for zero."""
         longest = 1 + self.row_norm.max(initial=0) + self.col_norm.max(initial=0)
         return float((self.rows.shape[1] + 1) * 2.0**-124 * longest)
+
+
+def lengths(vectors: Float32[Tensor, "n d_model"]) -> Float64[Tensor, " n"]:
+    """Length of each vector, rounded up, by about 2e-7 of itself for each dimension.
+
+    Squares are added in float32, in an eighth of the time that float64 takes, but for lengths whose squares float32
+    cannot hold. Of ``d`` terms the sum errs by ``d`` units of rounding at most, whatever their order.
+    """
+    d = vectors.shape[1]
+    found = torch.linalg.vector_norm(vectors, dim=1).double() * (1 + (d + 8) * 2.0**-23)
+    far = ~((found > 1e-15) & (found < 1e15))
+    if far.any():
+        found[far] = torch.linalg.vector_norm(vectors[far], dim=1, dtype=torch.float64) * (1 + 1e-9)
+    return found
 
 
 @dataclass

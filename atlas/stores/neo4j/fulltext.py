@@ -26,6 +26,8 @@ WITH node, score, described,
 WHERE by <> 'description' OR described IS NOT NULL
 RETURN coalesce(described.key, node.key) AS key, coalesce(node.label, node.text) AS text, by AS matched_by, score,
        node._words AS words
+ORDER BY score DESC, key
+LIMIT $rows
 """
 COLUMNS = ("key", "type", "text", "matched_by", "score")
 _TYPES = {"label": "Feature", "description": "Feature", "token": "Token"}
@@ -51,9 +53,12 @@ def asked(text: str) -> tuple[str, list[list[str]]]:
     return " ".join(clauses), typed
 
 
-def parameters(query: str, limit: int) -> dict[str, Any]:
-    """For :data:`QUERY`: enough candidates that equal scores can be ordered by key."""
-    return {"words": query, "candidates": max(_CANDIDATES, 2 * limit)}
+def parameters(query: str, typed: list[list[str]], limit: int) -> dict[str, Any]:
+    """For :data:`QUERY`: enough candidates that equal scores can be ordered by key. All of them come back only where a
+    typed word has several parts, whose order is seen to here."""
+    candidates = max(_CANDIDATES, 2 * limit)
+    whole = all(len(parts) == 1 for parts in typed)
+    return {"words": query, "candidates": candidates, "rows": limit if whole else candidates}
 
 
 def frame(rows: list[list[Any]], typed: list[list[str]], limit: int) -> pd.DataFrame:

@@ -203,7 +203,7 @@ class Neo4jStore:
         words, typed = fulltext.asked(text)
         if not words:
             return fulltext.frame([], typed, limit)
-        asked = functools.partial(self._managed, fulltext.QUERY, fulltext.parameters(words, limit))
+        asked = functools.partial(self._managed, fulltext.QUERY, fulltext.parameters(words, typed, limit))
         return fulltext.frame(self._settled(asked, self._timeout)[1], typed, limit)
 
     @_writes

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ingest.edges import Keep, Pool, rules, spread
-from ingest.edges.tiles import Floors, NotFinite, Product
+from ingest.edges.tiles import Floors, NotFinite, Product, lengths
 from tests.unit.ingest.edges import cases
 from tests.unit.ingest.edges.brute import assert_is_truth, truth
 
@@ -136,3 +136,14 @@ def test_a_spread_does_not_depend_on_the_number_of_threads():
 
     assert torch.equal(found[0].mean, found[1].mean)
     assert torch.equal(found[0].covariance, found[1].covariance)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-38, 1e-30, 1e-16, 1.0, 1e14, 1e25])
+def test_lengths_are_rounded_up_and_by_little_also_where_float32_cannot_hold_a_square(scale: float):
+    vectors = torch.randn(50, 700, generator=torch.Generator().manual_seed(1)) * scale
+    exact = vectors.double().square().sum(dim=1).sqrt()
+
+    found = lengths(vectors)
+
+    assert (found >= exact).all()
+    assert (found <= exact * (1 + 2e-4)).all()
