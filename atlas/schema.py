@@ -62,10 +62,16 @@ _VIA = (
     _int("layer", "the block whose attention it passes through"),
     _int("head", "which of that block's heads, from 0"),
 )
+MOST_HEADS, MOST_POSITIONS = 8, 16
+"""of each, what a feature names"""
 THROUGH = (
-    Property("heads", Type.STRINGS, "keys of the heads that can move it most, strongest first"),
+    Property("heads", Type.STRINGS, f"keys of the {MOST_HEADS} heads that can move it most, strongest first"),
     _floats("head_norms", "for each of them the length of its OV map's pull-back of the read vector"),
-    Property("positions", Type.INTS, "the learned positions that move it most, by abs(weight), strongest first"),
+    Property(
+        "positions",
+        Type.INTS,
+        f"the {MOST_POSITIONS} learned positions that move it most, by abs(weight), strongest first; no others",
+    ),
     _floats("position_weights", "what each of them adds to it, in the unit of weight"),
 )
 """What a build with heads knows of a feature beside its relationships."""

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from atlas import schema
+from atlas.schema import MOST_HEADS, MOST_POSITIONS
 from atlas.through import FEATURES, HEADS, STATS_COLUMNS, VIA, file_name
 from ingest.heads import heads
 from ingest.parts import Parts, Unit
@@ -18,16 +19,11 @@ from ingest.writer import Writer
 if TYPE_CHECKING:
     from ingest.build import Job
 
-N_HEADS = 8
-"""heads that a feature names"""
-N_POSITIONS = 16
-"""positions that a feature names"""
-
 
 def write(job: Job, units: list[Unit], sizes: Sizes, parts: Parts, writer: Writer) -> None:
     """Edges and statistics of every unit, the heads, and what each feature has of heads and positions."""
     n, model = sum(sizes.n_features), job.model
-    best, norms = np.full((n, N_HEADS), -1, np.int64), np.zeros((n, N_HEADS), np.float32)
+    best, norms = np.full((n, MOST_HEADS), -1, np.int64), np.zeros((n, MOST_HEADS), np.float32)
     for unit in units:
         name = file_name(unit.layer, unit.first) if unit.kind in VIA else "tokens"
         stored, edges = parts.statistics(unit), parts.edges(unit)
@@ -87,7 +83,7 @@ def _features(job: Job, sizes: Sizes, best: np.ndarray, norms: np.ndarray) -> pa
             columns["position_weights"] += [[] for _ in reads]
             continue
         weights = reads @ learned.to(reads.device, reads.dtype).T
-        strongest = weights.abs().topk(min(N_POSITIONS, weights.shape[1]), dim=1).indices
+        strongest = weights.abs().topk(min(MOST_POSITIONS, weights.shape[1]), dim=1).indices
         columns["positions"] += strongest.tolist()
         columns["position_weights"] += weights.gather(1, strongest).tolist()
     described = schema.NODE["Feature"].through_arrow

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ _EPS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon")
 _TOKENIZER = re.compile(
     r"^(tokenizer.*|vocab.*|merges\.txt|special_tokens_map\.json|added_tokens\.json|spiece\.model)$"
 )
+_BESIDE_TOKENS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
+"""files of a tokenizer that do not hold its tokens: of these alone transformers makes one without any"""
 
 
 @dataclass(frozen=True)
@@ -213,13 +216,21 @@ def _stored(folder: Folder, tokenizer: Any) -> ModelWeights:
     family = family_of(config, folder.where)
     if tokenizer is None:
         used = [name for name in names if _TOKENIZER.match(name)]
+        if not {*used} - {*_BESIDE_TOKENS}:
+            raise BadModel(
+                f"{folder.where} holds no tokenizer: it has none of tokenizer.json, tokenizer.model, vocab.json, which "
+                "transformers' save_pretrained writes; add one, or give the loaded model and its tokenizer"
+            )
         for name in used:
             folder.path(name)
         try:
             tokenizer = AutoTokenizer.from_pretrained(config_path.parent, local_files_only=True)
         except Exception as error:  # transformers raises whatever its tokenizers raise
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise BadModel(f"{folder.where}: its tokenizer cannot be read ({reason})") from error
+            raise BadModel(
+                f"{folder.where}: its tokenizer cannot be read ({reason}); save it again with this version of "
+                f"transformers ({version('transformers')}), or give the loaded model and its tokenizer"
+            ) from error
     else:
         used = []
     files = {name: folder.sha256(name) for name in ["config.json", *used, *index, *weights]}

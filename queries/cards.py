@@ -41,7 +41,7 @@ def card(
     of the node, in the units of :data:`atlas.schema.NODES`), ``evidence`` (what it does on the observed text,
     :func:`queries.evidence.summary`, or None) and ``page`` (its address on Neuronpedia, or None); for a token
     ``vocabulary, token_id, models``. Where the build has heads, a feature has ``heads`` (those that can move it most,
-    each with key and norm) and, where positions are learned, ``positions`` (those that move it most, with weight).
+    each with key and norm) and, where positions are learned, ``positions`` (the 16 that move it most, with weight).
     ``inputs`` and ``outputs`` are frames with the columns of :func:`queries.inputs` (with those of evidence where a
     text was observed): the ``k`` strongest tokens by abs(z), then the ``k`` strongest features; ``by``, ``live``: in
     another order, and only what is active together, as for :func:`queries.inputs`; ``observation`` then names the text.

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from rich.cells import cell_len
 
+from atlas.schema import MOST_POSITIONS
 from queries.present_text import WIDTH, cut, names, number, pad, quoted, signed, visible
 
 _BAR = 8
@@ -38,6 +39,8 @@ def card_text(card: Mapping[str, Any], width: int = WIDTH) -> str:
         lines += ["", *_joined([f" MOVED BY heads {named[0]}", *named[1:]], width)]
     if card.get("positions"):
         placed = [f"{one['position']} {number(one['weight'])}" for one in card["positions"][:8]]
+        if len(card["positions"]) == MOST_POSITIONS:
+            placed.append(f"the {len(placed)} strongest of the {MOST_POSITIONS} that are kept")
         lines += _joined([f" MOVED AT positions {placed[0]}", *placed[1:]], width)
     one_set = isinstance(card.get("set"), str)
     two = width >= 98 and one_set

@@ -24,6 +24,7 @@ from atlas.staging import Build, sha256
 METHOD = "neuronpedia"
 _BATCH = 10_000
 _KNOWN = ("description", "index", "layer", "modelId")
+_ACTIVATIONS = ("maxActApprox", "frac_nonzero", "pos_str", "neg_str")
 _DETAILS = pa.schema([("feature", pa.int32()), ("row", pa.string())])
 
 
@@ -128,6 +129,11 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 if not line.strip():
                     continue
                 row = json.loads(line)
+                if isinstance(row, dict) and not {*_ACTIVATIONS}.isdisjoint(row):
+                    raise BadDescriptions(
+                        f"{path} line {number} is of an export of features; their activations are not taken in, since "
+                        "some were computed on another tensor than the set reads: give the folder explanations/"
+                    )
                 if (
                     not isinstance(row, dict)
                     or not isinstance(row.get("description"), str)

@@ -76,14 +76,14 @@ class Corpus:
         found[np.arange(found.shape[1]) < lengths[:, None]] = self.ids[starts[0] : starts[-1]]
         return found
 
-    def counted(self, ids: np.ndarray, bos: int | None, pad: int | None) -> np.ndarray:
-        """Which positions of :meth:`windows` count: neither BOS nor padding; bool, of the shape of ``ids``."""
+    def counted(self, ids: np.ndarray, bos: int | None, pad: int | None, unlike: int = 1) -> np.ndarray:
+        """Which positions of :meth:`windows` count: neither BOS nor padding, nor the first ``unlike`` of a text; bool,
+        of the shape of ``ids``."""
         mask = ids != PADDING
         for special in (bos, pad):
             if special is not None:
                 mask &= ids != special
-        if not self.first_counts:
-            mask[:, 0] = False
+        mask[ids[:, 0] == bos if self.first_counts else slice(None), :unlike] = False
         return mask
 
 

@@ -34,7 +34,7 @@ class Fidelity:
 
 
 def fidelity(
-    runner: Runner, source: TranscoderSource, corpus: Corpus, bos: int | None, pad: int | None
+    runner: Runner, source: TranscoderSource, corpus: Corpus, bos: int | None, pad: int | None, unlike: int = 1
 ) -> list[Fidelity]:
     """Each layer's figures on windows spread evenly over the text, :data:`POSITIONS` positions or so."""
     info = source.info
@@ -65,7 +65,7 @@ def fidelity(
     with listening(hooks):
         for window in chosen.tolist():
             ids = corpus.windows(window, window + 1)
-            mask = torch.from_numpy(corpus.counted(ids, bos, pad)).to(runner.device)
+            mask = torch.from_numpy(corpus.counted(ids, bos, pad, unlike)).to(runner.device)
             runner.run(ids)
     read = {layer: torch.cat(kept[layer][0]) for layer in info.layers}
     return [

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -42,6 +43,8 @@ from ingest.transcoder import TranscoderSource
 from ingest.weights import ModelWeights, open_model
 
 Progress = Callable[[str, int, int], None]
+
+_DIALOGUE = re.compile(r"gemma-3-.*-it")
 
 
 @dataclass(frozen=True)
@@ -78,9 +81,11 @@ class Subject:
     tokenizer: Any
 
     @property
-    def special(self) -> tuple[int | None, int | None]:
-        """BOS and padding: what never counts."""
-        return self.tokenizer.bos_token_id, self.tokenizer.pad_token_id
+    def special(self) -> tuple[int | None, int | None, int]:
+        """What never counts: BOS and padding, and how many positions at the start of a text. Gemma 3's models for
+        dialogue begin every text with the same four tokens, where transcoders are not meant to be read."""
+        unlike = 4 if _DIALOGUE.match(self.weights.name) else 1
+        return self.tokenizer.bos_token_id, self.tokenizer.pad_token_id, unlike
 
     @property
     def shape_of(self) -> list[int]:

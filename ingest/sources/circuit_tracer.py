@@ -36,6 +36,7 @@ from ingest.sources.tensors import (
     record,
     set_name,
     sizes,
+    skips,
 )
 from ingest.transcoder import SetInfo, Transcoder
 from ingest.weights import digest
@@ -92,10 +93,12 @@ class Set:
         files = {_CONFIG: self._folder.sha256(_CONFIG)} if _CONFIG in self._folder.names() else {}
         files |= {place.origin: place.folder.sha256(place.name) for place in self._places.values()}
         n_features = {layer: n for layer, (n, _, _) in of.items()}
-        skips = any({"w_skip", "affine_skip"} & set(shapes) for shapes in self._shapes.values())
+        has_skip = skips(self._shapes, self._folder.where)
+        known_as = text(self._config.get("neuronpedia_set"))
         return SetInfo(
-            name=set_name(n_features),
-            kind="skip" if skips else "transcoder",
+            name=known_as or set_name(n_features),
+            neuronpedia_id=known_as,
+            kind="skip" if has_skip else "transcoder",
             repo=self._folder.repo,
             revision=self._folder.revision or digest(files),
             files=files,
@@ -105,7 +108,7 @@ class Set:
             read=self._read,
             write=self._write,
             activation=self._activation,
-            has_skip=skips,
+            has_skip=has_skip,
             l0=dict.fromkeys(self._places, float(self._k)) if self._k else {},
             model_name=text(self._config.get("model_name")),
         )

@@ -21,7 +21,7 @@ from atlas.errors import BadTranscoder
 from atlas.model import Activation, ReadSite, WriteSite
 from ingest.folders import Folder
 from ingest.sources.layered import Place, alike
-from ingest.sources.tensors import CALLED, canonical, first_line, keep, read_shapes, record, set_name
+from ingest.sources.tensors import CALLED, canonical, first_line, keep, read_shapes, record, set_name, skips
 from ingest.transcoder import SetInfo, Transcoder
 from ingest.weights import digest
 
@@ -77,6 +77,7 @@ class CrossLayerSet:
             raise BadTranscoder(f"{folder.where}: layer {missing[0]} of the cross-layer set is missing; it needs all")
         shapes = {layer: self._shape(layer) for layer in sorted(self._files)}
         alike({layer: shape.threshold for layer, shape in shapes.items()}, "thresholds", folder.where)
+        has_skip = skips({layer: {"w_skip"} if shape.skip else () for layer, shape in shapes.items()}, folder.where)
         width = alike({layer: shape.d_model for layer, shape in shapes.items()}, "a width of", folder.where)
         wanted = list(layers)
         n_features = {layer: shapes[layer].n_features for layer in wanted}
@@ -99,7 +100,7 @@ class CrossLayerSet:
             write=write,
             activation=Activation.JUMPRELU if shapes[0].threshold else Activation.RELU,
             targets=tuple(shapes),
-            has_skip=any(shape.skip for shape in shapes.values()),
+            has_skip=has_skip,
             **stated | {name: value for name, value in identity.items() if value is not None},
         )
 

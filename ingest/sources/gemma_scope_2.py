@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from atlas.errors import BadTranscoder
 from atlas.model import Activation, ReadSite, WriteSite
@@ -27,6 +27,7 @@ from ingest.sources.tensors import keep
 if TYPE_CHECKING:
     from ingest.weights import ModelWeights
 
+Made = TypeVar("Made", LayeredSet, CrossLayerSet)
 LAYOUT = "Gemma Scope 2's layer_N_…/params.safetensors"
 _LAYER = re.compile(r"(?:^|/)layer_(\d+)(?:_width_\w+)?/params\.safetensors$")
 _CROSS = re.compile(r"(?:^|/)params_layer_(\d+)\.safetensors$")
@@ -59,8 +60,8 @@ def open_set(folder: Folder, layers: list[int] | None, model: ModelWeights | Non
     chosen = one_a_layer(found, folder.where, _HOW)
     if not cross:
         return of_files(folder, keep(chosen, layers, folder.where), model)
-    read, write, model_name, beside = _known(folder, chosen, model)
-    return CrossLayerSet(
+    read, write, model_name, affine, beside = _known(folder, chosen, model)
+    made = CrossLayerSet(
         folder,
         {layer: Files(Place.of(folder, name), Place.of(folder, name)) for layer, name in chosen.items()},
         sorted(keep(chosen, layers, folder.where)),
@@ -71,23 +72,42 @@ def open_set(folder: Folder, layers: list[int] | None, model: ModelWeights | Non
         called={},
         model_name=model_name,
     )
+    return _as_stated(made, affine, folder)
 
 
 def of_files(folder: Folder, names: Mapping[int, str], model: ModelWeights | None, **identity: Any) -> LayeredSet:
     """A per-layer set of which the files are known: ``params.safetensors`` by layer."""
-    read, write, model_name, beside = _known(folder, names, model)
+    read, write, model_name, affine, beside = _known(folder, names, model)
     places = {layer: Place.of(folder, name) for layer, name in names.items()}
     traits = Traits(read, write, Activation.JUMPRELU)
-    return LayeredSet(folder, places, traits, beside, **{"model_name": model_name, **identity})
+    made = LayeredSet(folder, places, traits, beside, **{"model_name": model_name, **identity})
+    return _as_stated(made, affine, folder)
+
+
+def _as_stated(made: Made, affine: bool | None, folder: Folder) -> Made:
+    """The set, if it has an affine skip where its configs say so."""
+    if affine is not None and affine != made.info.has_skip:
+        raise BadTranscoder(
+            f"{folder.where}: affine_connection is {affine}, but its files have "
+            f"{'an' if made.info.has_skip else 'no'} affine_skip_connection"
+        )
+    return made
 
 
 def _known(
     folder: Folder, names: Mapping[int, str], model: ModelWeights | None
-) -> tuple[ReadSite, WriteSite, str | None, list[str]]:
-    """Sites, model and configs of a set, one of each but the last."""
+) -> tuple[ReadSite, WriteSite, str | None, bool | None, list[str]]:
+    """Sites, model, whether it says that it has a skip, and configs of a set, one of each but the last."""
     configs = {layer: _config(folder, name) for layer, name in names.items()}
     known = {layer: _traits(folder, layer, configs[layer], names[layer], model) for layer in names}
-    return (*alike(known, "sites", folder.where), sorted({name for name, _ in configs.values() if name}))
+    affine = {layer: config.get("affine_connection") for layer, (_, config) in configs.items()}
+    stated = alike(affine, "affine_connection", folder.where)
+    traits = alike(known, "sites", folder.where)
+    return (
+        *traits,
+        stated if isinstance(stated, bool) else None,
+        sorted({name for name, _ in configs.values() if name}),
+    )
 
 
 def _config(folder: Folder, name: str) -> tuple[str, dict[str, Any]]:

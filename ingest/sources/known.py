@@ -24,6 +24,8 @@ _KNOWN: tuple[tuple[str, dict[str, Any]], ...] = (
             "model_name": "meta-llama/Llama-3.2-1B",
         },
     ),
+    # the features of gemma-scope-2b-pt-transcoders: the average L0 of all 26 layers is the same, so labels are shared
+    (r"^gemma-scope-transcoders$", {"neuronpedia_set": "gemmascope-transcoder-16k"}),
     # TopK, which neither its weights nor circuit-tracer's own reader tell (the latter runs it as ReLU)
     (r"^crv-8b-instruct-transcoders$", {"activation": "topk", "k": 128}),
 )

@@ -26,6 +26,7 @@ from ingest.sources.tensors import (
     record,
     set_name,
     sizes,
+    skips,
 )
 from ingest.transcoder import SetInfo, Transcoder
 from ingest.weights import digest
@@ -99,9 +100,9 @@ class LayeredSet:
         files = {name: self._folder.sha256(name) for name in configs}
         files |= {place.origin: place.folder.sha256(place.name) for place in self._places.values()}
         n_features = {layer: n for layer, (n, _, _) in of.items()}
-        skips = any({"w_skip", "affine_skip"} & set(found) for found in shapes.values())
+        has_skip = skips(shapes, where)
         traits = self._traits
-        kind = "sae" if str(traits.read) == str(traits.write) else "skip" if skips else "transcoder"
+        kind = "sae" if str(traits.read) == str(traits.write) else "skip" if has_skip else "transcoder"
         stated: dict[str, Any] = {
             "name": set_name(n_features),
             "kind": kind,
@@ -116,7 +117,7 @@ class LayeredSet:
             read=traits.read,
             write=traits.write,
             activation=traits.activation,
-            has_skip=skips,
+            has_skip=has_skip,
             **stated | {name: value for name, value in identity.items() if value is not None},
         )
 

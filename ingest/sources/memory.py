@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from atlas.errors import BadTranscoder
-from ingest.sources.tensors import checked, keep, set_name
+from ingest.sources.tensors import checked, keep, set_name, skips
 from ingest.transcoder import SetInfo, Transcoder
 from ingest.weights import digest
 
@@ -37,11 +37,13 @@ class InMemory:
         first = next(iter(self._layers.values()))
         files = {f"layer_{layer}": _hash(transcoder) for layer, transcoder in self._layers.items()}
         n_features = {layer: transcoder.n_features for layer, transcoder in self._layers.items()}
-        skips = any(transcoder.w_skip is not None for transcoder in self._layers.values())
+        has_skip = skips(
+            {layer: () if of.w_skip is None else {"w_skip"} for layer, of in self._layers.items()}, "the set"
+        )
         return SetInfo(
             name=name or set_name(n_features),
-            kind="sae" if first.is_autoencoder else "transcoder" if not skips else "skip",
-            has_skip=skips,
+            kind="sae" if first.is_autoencoder else "skip" if has_skip else "transcoder",
+            has_skip=has_skip,
             repo=name or "memory",
             revision=digest(files),
             files=files,

@@ -36,6 +36,7 @@ from ingest.sources.tensors import (
     record,
     set_name,
     sizes,
+    skips,
 )
 from ingest.transcoder import SetInfo, Transcoder
 from ingest.weights import digest
@@ -69,6 +70,7 @@ class Config:
     subtracts_b_dec: bool = False
     by_length: bool = False
     """topk: whether features compete by their pre-activation times the length of their decoder's row"""
+    has_skip: bool = False
     centred: bool = False
     """an autoencoder of a model whose writes into the stream are centred"""
 
@@ -79,6 +81,11 @@ class Config:
     def transcoder(self, tensors: Mapping[str, Tensor]) -> Transcoder:
         """The record of this layer."""
         named = floats(canonical(tensors, self.layer, _CALLED), self.layer)
+        if ("w_skip" in named) != self.has_skip:
+            raise BadTranscoder(
+                f"layer {self.layer}: its architecture has {'a' if self.has_skip else 'no'} skip, and its file "
+                f"{'none' if self.has_skip else 'a W_skip'}"
+            )
         if "threshold" in named:
             named["threshold"] = named["threshold"].clamp(min=0)
         scale = named.pop("scaling_factor", None)
@@ -145,7 +152,7 @@ class Set:
         return set_info(
             {layer: config for layer, (_, config) in self._places.items()},
             of,
-            skips=any("w_skip" in shape for shape in shapes.values()),
+            has_skip=skips(shapes, self._folder.where),
             repo=self._folder.repo,
             revision=self._folder.revision or digest(files),
             files=files,
@@ -157,7 +164,7 @@ class Set:
 
 
 def set_info(
-    configs: dict[int, Config], of: dict[int, tuple[int, int, int]], *, skips: bool, **identity: Any
+    configs: dict[int, Config], of: dict[int, tuple[int, int, int]], *, has_skip: bool, **identity: Any
 ) -> SetInfo:
     """What the layers' configs and sizes say together; raises where they are not of one set."""
     first = next(iter(configs.values()))
@@ -182,8 +189,8 @@ def set_info(
         activation=first.activation,
         neuronpedia_id=neuronpedia_set(first.neuronpedia_id),
         model_name=first.model_name,
-        kind="sae" if first.is_autoencoder else "skip" if skips else "transcoder",
-        has_skip=skips,
+        kind="sae" if first.is_autoencoder else "skip" if has_skip else "transcoder",
+        has_skip=has_skip,
         **{"l0": {layer: float(config.k) for layer, config in configs.items() if config.k}, **identity},
     )
 
@@ -238,7 +245,7 @@ def read_config(cfg: Any, where: str, model: ModelWeights | None) -> Config:
     layer = layer_of(read_hook)
     if layer is None or layer_of(write_hook) != layer:
         raise BadTranscoder(
-            f"{where} reads at {read_hook!r} and writes at {write_hook!r}; expected blocks.N.… of one layer"
+            f"{where} reads at {read_hook[:80]!r} and writes at {write_hook[:80]!r}; expected blocks.N.… of one layer"
         )
     loaded_with = _loaded_with(stated)
     read, write = sites(
@@ -261,6 +268,7 @@ def read_config(cfg: Any, where: str, model: ModelWeights | None) -> Config:
         ARCHITECTURES[architecture],
         text(stated.get("model_name")),
         text(stated.get("neuronpedia_id")),
+        has_skip="skip" in architecture,
     )
 
 
@@ -269,7 +277,7 @@ def _autoencoder(stated: dict[str, Any], architecture: str, where: str, model: M
     hook = text(stated.get("hook_name", stated.get("hook_point")))
     layer = layer_of(hook or "")
     if hook is None or layer is None:
-        raise BadTranscoder(f"{where} reads at {hook!r}; expected blocks.N.… of one layer")
+        raise BadTranscoder(f"{where} reads at {(hook or '')[:80]!r}; expected blocks.N.… of one layer")
     site = Stated(hook, "", where, text(stated.get("model_name")), hf_read_hook=text(stated.get("hf_hook_name")))
     read, write = sae_site(site, model)
     k = None

@@ -102,7 +102,7 @@ class Release:
         return set_info(
             configs,
             of,
-            skips=any("skip" in str(cfg.get("architecture")) for cfg in cfgs.values()),
+            has_skip=any("skip" in str(cfg.get("architecture")) for cfg in cfgs.values()),
             repo=self._release.repo_id,
             revision=str(self._folder.revision),
             files=self._files(),

@@ -6,7 +6,12 @@ that names an MLP (``layers.3.mlp``, ``h.3.mlp``) belongs to a transcoder, from 
 gain, to its output; one that names a block to an autoencoder of the stream that leaves it. Autoencoders subtract
 ``b_dec`` from their input, transcoders do not.
 
-Described from https://github.com/EleutherAI/sparsify (MIT).
+Its fork for cross-layer sets adds, to sets of one layer too, ``post_enc`` (a constant that a feature adds to its
+activation where it fires; read where it is zero) and with ``normalize_io`` the scales ``in_norm`` and ``out_norm``: the
+input is multiplied by ``sqrt(d) / in_norm``, the output by ``out_norm / sqrt(d)``. Both are folded. Its cross-layer
+sets are refused.
+
+Described from https://github.com/EleutherAI/sparsify (MIT) and https://github.com/EleutherAI/clt-training.
 """
 
 from __future__ import annotations
@@ -21,7 +26,7 @@ from atlas.errors import BadTranscoder
 from atlas.model import Activation, ReadSite, WriteSite
 from ingest.folders import Folder
 from ingest.sources.layered import LayeredSet, Place, Traits, alike, count, one_a_layer, read_json
-from ingest.sources.tensors import CALLED, keep
+from ingest.sources.tensors import CALLED, keep, read_shapes
 
 if TYPE_CHECKING:
     from ingest.weights import ModelWeights
@@ -34,13 +39,30 @@ _CALLED = CALLED | {
     "encoder.bias": "b_enc",
     "decoder.weight": "w_dec",
     "decoder.bias": "b_dec",
+    "post_enc": "post_enc",
+    "in_norm": "in_norm",
+    "out_norm": "out_norm",
 }
+_SEVERAL = re.compile(r"^(W_decs|b_decs|W_skips|post_encs)\.\d+$")
+"""tensors of a transcoder that writes at several layers"""
 _OTHER = ("matching_pursuit", "slice_encoder", "slice_decoder", "embed_skip", "gram_lookup", "signed")
 """switches of the library under which its features are none of this record"""
 
 
 def recognises(folder: Folder) -> bool:
-    return any(PurePosixPath(name).name == _WEIGHTS for name in folder.names())
+    return any(PurePosixPath(name).name == _WEIGHTS for name in folder.names()) or bool(_in_parts(folder))
+
+
+def _in_parts(folder: Folder) -> list[str]:
+    """Configs of hookpoints beside which weights lie in files of other names."""
+    files: dict[PurePosixPath, set[str]] = {}
+    for path in map(PurePosixPath, folder.names()):
+        files.setdefault(path.parent, set()).add(path.name)
+    return [
+        f"{place}/{_CONFIG}"
+        for place, names in sorted(files.items())
+        if _HOOKPOINT.match(place.name) and _CONFIG in names and not {_WEIGHTS, "sae_weights.safetensors"} & names
+    ]
 
 
 def open_set(folder: Folder, layers: list[int] | None, model: ModelWeights | None) -> LayeredSet:
@@ -57,8 +79,16 @@ def open_set(folder: Folder, layers: list[int] | None, model: ModelWeights | Non
                 "layers.N.mlp, h.N.mlp or layers.N"
             )
         found.setdefault(int(match[1]), []).append(name)
+    if lone := _in_parts(folder):
+        raise BadTranscoder(
+            f"{folder.where}: {lone[0]} stands without {_WEIGHTS} beside it; where that is split into several files, "
+            "join them into one"
+        )
     names = keep(one_a_layer(found, folder.where, "give the folder of one hookpoint each"), layers, folder.where)
     configs = {layer: _config(folder, name) for layer, name in names.items()}
+    first = next(iter(names))
+    if any(_SEVERAL.match(name) for name in read_shapes(folder, names[first], first)):
+        raise _cross_layer(f"{folder.where}/{names[first]}")
     read, write = alike(
         {layer: _sites(folder, name, configs[layer]) for layer, name in names.items()}, "sites", folder.where
     )
@@ -78,7 +108,7 @@ def open_set(folder: Folder, layers: list[int] | None, model: ModelWeights | Non
             )
         if not config["transcode"]:
             named["b_enc"] = named["b_enc"] - named["w_enc"] @ named["b_dec"]
-        return named
+        return _scaled(named, bool(config.get("normalize_io")), where)
 
     return LayeredSet(
         folder,
@@ -87,6 +117,25 @@ def open_set(folder: Folder, layers: list[int] | None, model: ModelWeights | Non
         [_beside(name) for name in names.values()],
         l0=dict.fromkeys(names, float(k)),
     )
+
+
+def _scaled(named: dict[str, Tensor], normalised: bool, where: str) -> dict[str, Tensor]:
+    """The record's tensors with what the fork adds folded."""
+    constant = named.pop("post_enc", None)
+    if constant is not None and constant.any():
+        raise BadTranscoder(
+            f"{where}: a feature that fires adds a learned constant (post_enc) to its activation, which no weight "
+            "stands for"
+        )
+    norms = [named.pop(name, None) for name in ("in_norm", "out_norm")]
+    if not normalised:
+        return named
+    if not all(norm is not None and norm.numel() == 1 and 0 < norm.item() < float("inf") for norm in norms):
+        raise BadTranscoder(f"{where}: normalize_io is on, but in_norm and out_norm are not one number above zero each")
+    root = named["w_enc"].shape[1] ** 0.5
+    before, after = (norm.item() for norm in norms if norm is not None)
+    scales = {"w_enc": root / before, "w_dec": after / root, "b_dec": after / root, "w_skip": after / before}
+    return {name: tensor * scales.get(name, 1.0) for name, tensor in named.items()}
 
 
 def _last(folder: Folder) -> str:
@@ -106,6 +155,8 @@ def _config(folder: Folder, name: str) -> dict[str, Any]:
     config = read_json(folder, beside)
     if config.get("activation", "topk") != "topk":
         raise BadTranscoder(f"{where}: activation is {config['activation']!r}; only topk is read")
+    if config.get("n_targets") or config.get("n_sources"):
+        raise _cross_layer(where)
     for switch in _OTHER:
         if config.get(switch):
             raise BadTranscoder(f"{where}: {switch} is on, which no weight-based edge can follow")
@@ -115,6 +166,14 @@ def _config(folder: Folder, name: str) -> dict[str, Any]:
     if not isinstance(config.get("transcode", False), bool):
         raise BadTranscoder(f"{where}: transcode is {config['transcode']!r}, expected true or false")
     return {"transcode": False, **config}
+
+
+def _cross_layer(where: str) -> BadTranscoder:
+    return BadTranscoder(
+        f"{where} is of a cross-layer set of EleutherAI's fork, whose layout is not read: there a feature that fires "
+        "adds a learned constant at each layer (post_encs), which no weight stands for; take a cross-layer set in "
+        "circuit-tracer's or Gemma Scope 2's layout"
+    )
 
 
 def _sites(folder: Folder, name: str, config: dict[str, Any]) -> tuple[ReadSite, WriteSite]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,6 +38,7 @@ CALLED = {
 }
 """what files call the tensors of the record, in small letters; ``affine_skip`` is ``w_skip`` with its axes exchanged"""
 _NEEDED = ("w_enc", "b_enc", "w_dec", "b_dec")
+_SKIPS = ("w_skip", "affine_skip")
 
 
 def read_tensors(path: Path, layer: int) -> dict[str, Tensor]:
@@ -129,12 +130,24 @@ def sizes(shapes: Mapping[str, tuple[int, ...]], layer: int) -> tuple[int, int, 
         raise BadTranscoder(
             f"layer {layer}: w_dec has shape {w_dec}, but b_enc has {n} features and b_dec a width of {d_out}"
         )
+    for name in _SKIPS:
+        if sorted(shapes.get(name, (d_in, d_out))) != sorted((d_in, d_out)):
+            raise BadTranscoder(f"layer {layer}: {name} has shape {shapes[name]}, expected {(d_out, d_in)}")
     if n in (d_in, d_out):
         raise BadTranscoder(
             f"layer {layer}: {n} features and a width of {n}: nothing tells rows from columns, so the orientation of "
             "its matrices cannot be known"
         )
     return n, d_in, d_out
+
+
+def skips(shapes: Mapping[int, Collection[str]], where: str) -> bool:
+    """Whether a set has skips, by the tensors of each layer; raises where some layers have one and some have none."""
+    having = [layer for layer, names in shapes.items() if {*_SKIPS} & set(names)]
+    if having and len(having) < len(shapes):
+        without = min(set(shapes) - set(having))
+        raise BadTranscoder(f"{where}: layer {having[0]} has a skip, layer {without} has none; a set is of one kind")
+    return bool(having)
 
 
 def record(

@@ -1,4 +1,4 @@
-// The attention heads that can move one feature most, and what the learned positions that do so most add to it.
+// The 8 attention heads that can move one feature most, and what the 16 learned positions that do so most add to it.
 // $key: text  the feature
 // -> head_keys: texts, head_norms: floats, place: ints, place_weights: floats
 MATCH (f:Feature {key: $key})

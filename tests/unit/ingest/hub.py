@@ -47,6 +47,9 @@ class Hub:
         """send half of every file, then hang up"""
         self.cut_once = False
         """the same with the next file alone"""
+        self.held: str | None = None
+        """of this file send half, and the rest when :attr:`let_go` is set"""
+        self.let_go = threading.Event()
 
     def answer(self, path: str, asked_range: str | None) -> tuple[int, dict[str, str], bytes]:
         if found := _API.match(path):
@@ -105,6 +108,11 @@ def hub(root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hu
                 served.cut_once = False
                 self.wfile.write(body[: len(body) // 2])
                 self.close_connection = True
+            elif served.held and self.path.endswith(served.held):
+                self.wfile.write(body[: len(body) // 2])
+                self.wfile.flush()
+                served.let_go.wait(60)
+                self.close_connection = True
             else:
                 self.wfile.write(body)
 
@@ -133,6 +141,7 @@ def hub(root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hu
     try:
         yield served
     finally:
+        served.let_go.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -122,6 +122,14 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: rewrite(f, 1, **{"activation_function.threshold": torch.ones(31)}),
         "some layers have thresholds",
     ),
+    "a skip in one layer": (
+        lambda f: rewrite(f, 1, W_skip=torch.ones(20, 20)),
+        "layer 1 has a skip, layer 0 has none; a set is of one kind",
+    ),
+    "a skip of another width": (
+        lambda f: [rewrite(f, layer, W_skip=torch.ones(20, 19)) for layer in range(3)],
+        r"layer 0: w_skip has shape \(20, 19\), expected \(20, 20\)",
+    ),
     "a list that names nothing": (lambda f: configure(f, transcoders=["gone.safetensors"]), "which is not there"),
     "a list that is none": (lambda f: configure(f, transcoders="layer_0.safetensors"), "must list one file a layer"),
     "a list of numbers": (lambda f: configure(f, transcoders=[1, 2]), "must list one file a layer"),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +13,7 @@ import torch
 import yaml
 from huggingface_hub import constants
 
+import ingest
 from atlas.errors import Unreachable
 from atlas.model import ReadSite, WriteSite
 from atlas.staging import sha256
@@ -100,6 +105,41 @@ def test_a_download_that_broke_off_goes_on_where_it_stopped(served: Hub, monkeyp
     assert torch.equal(source.load(1).w_enc, models.transcoder(1).w_enc)
 
     assert served.asked == [("layer_1.safetensors", "all"), ("layer_1.safetensors", f"bytes={size // 200 * 100}-")]
+
+
+FETCH = """
+from huggingface_hub import constants
+from ingest.folders import open_folder
+constants.DOWNLOAD_CHUNK_SIZE = 100
+folder = open_folder("org/set")
+for layer in (0, 1):
+    folder.path(f"layer_{layer}.safetensors")
+"""
+
+
+def test_of_a_killed_process_what_it_finished_is_kept_and_the_file_it_was_at_starts_again(served: Hub, tmp_path: Path):
+    """huggingface-hub gives each process a partial file of its own, under a name that no other looks for."""
+    published(served)
+    cache = tmp_path / "cache"
+    served.held = "layer_1.safetensors"
+    settings = {"HF_ENDPOINT": constants.ENDPOINT, "HF_HUB_CACHE": str(cache), "HF_HUB_DISABLE_XET": "1"}
+    here = Path(ingest.__file__).parents[1]
+    other = subprocess.Popen([sys.executable, "-c", FETCH], env=os.environ | settings, cwd=here)
+    try:
+        deadline = time.monotonic() + 60
+        while not any(path.stat().st_size for path in cache.rglob("*.incomplete")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+    finally:
+        other.kill()
+        other.wait()
+    served.held, served.asked = None, []
+
+    source = open_transcoders("org/set")
+    for layer in (0, 1):
+        assert torch.equal(source.load(layer).w_enc, models.transcoder(layer).w_enc)
+
+    assert [name for name, part in served.asked if part == "all"] == ["layer_1.safetensors"]
+    assert len(list(cache.rglob("*.incomplete"))) == 1  # which nobody takes away
 
 
 def test_of_a_cross_layer_set_headers_are_fetched_and_decoders_when_they_are_read(served: Hub):

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 
 from atlas.errors import BadSource
 from atlas.model import Activation
@@ -31,6 +32,29 @@ def at(name: str) -> Callable[[Path], Path]:
 
 def circuit_tracer(folder: Path) -> Path:
     return models.write_circuit_tracer(folder, [models.transcoder(layer) for layer in range(3)])
+
+
+def saelens(folder: Path) -> Path:
+    """As the library writes it (``test_sources_saelens`` reads the library's own files)."""
+    for layer in range(3):
+        made = models.transcoder(layer, activation=Activation.JUMPRELU, skip=True)
+        place = folder / f"layer_{layer}"
+        place.mkdir(parents=True)
+        stated = {
+            "architecture": "jumprelu_skip_transcoder",
+            "apply_b_dec_to_input": False,
+            "normalize_activations": "none",
+            "metadata": {
+                "model_name": "tiny",
+                "hook_name": f"blocks.{layer}.ln2.hook_normalized",
+                "hook_name_out": f"blocks.{layer}.hook_mlp_out",
+            },
+        }
+        (place / "cfg.json").write_text(json.dumps(stated))
+        tensors: dict[str, Any] = {"W_enc": made.w_enc.T, "b_enc": made.b_enc, "W_dec": made.w_dec, "b_dec": made.b_dec}
+        tensors |= {"threshold": made.threshold, "W_skip": made.w_skip}
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, place / "sae_weights.safetensors")
+    return folder
 
 
 def _circuit_tracer() -> Iterator[tuple[str, Spoil]]:
@@ -90,6 +114,44 @@ def _llama_scope_2() -> Iterator[tuple[str, Spoil]]:
     yield from mutations.configs(at(f"{place}/config.json"), absurd, json.loads, json.dumps)
 
 
+def _gemma_scope_2() -> Iterator[tuple[str, Spoil]]:
+    place = "layer_1_width_16k_l0_small_affine"
+    file, config = at(f"{place}/params.safetensors"), at(f"{place}/config.json")
+    yield from mutations.truncated(file)
+    yield from mutations.lying(file)
+    yield from mutations.tensors(file, ("w_enc", "w_dec", "affine_skip_connection"), ("b_enc", "b_dec", "threshold"))
+    absurd = {
+        "architecture": ["gated", 7, {}, None],
+        "affine_connection": [False],
+        "hf_hook_point_in": ["../..", 3, "", "x" * 5000, ["a"], "model.layers.1.self_attn.q_proj.input"],
+        "hf_hook_point_out": ["/etc/passwd", 3, ["a"], "model.layers.1.mlp.input"],
+    }
+    yield from mutations.configs(config, absurd, json.loads, json.dumps)
+
+
+def _gemma_scope_2_cross_layer() -> Iterator[tuple[str, Spoil]]:
+    file = at("params_layer_1.safetensors")
+    yield from mutations.truncated(file)
+    yield from mutations.lying(file)
+    yield from mutations.tensors(file, ("w_enc", "w_dec", "affine_skip_connection"), ("b_enc", "b_dec", "threshold"))
+    yield "no layer 1", lambda f: file(f).unlink()
+    yield "a layer of its own far away", lambda f: file(f).rename(f / "params_layer_99999999999.safetensors")
+
+
+def _saelens() -> Iterator[tuple[str, Spoil]]:
+    file, config = at("layer_1/sae_weights.safetensors"), at("layer_1/cfg.json")
+    yield from mutations.truncated(file)
+    yield from mutations.lying(file)
+    yield from mutations.tensors(file, ("W_enc", "W_dec", "W_skip"), ("b_enc", "b_dec", "threshold"))
+    hooks = ["../..", None, 3, "", "blocks.99999999999.mlp.hook_in", "blocks.1.attn.hook_q", ["a"], "x" * 5000]
+    absurd = {
+        "architecture": ["gated", 7, ["x"], {}, None, "transcoder", "skip_transcoder", "jumprelu_transcoder", "topk"],
+        "normalize_activations": ["layer_norm", 3, ["a"]],
+        "metadata": ["none", 3, [], {}, None, *({"hook_name": hook, "hook_name_out": hook} for hook in hooks)],
+    }
+    yield from mutations.configs(config, absurd, json.loads, json.dumps)
+
+
 def _gemma_scope() -> Iterator[tuple[str, Spoil]]:
     file = at("layer_1/width_16k/average_l0_71/params.npz")
     yield from mutations.truncated(file)
@@ -134,6 +196,9 @@ LAYOUTS: dict[str, tuple[Callable[[Path], Any], Callable[[], Iterator[tuple[str,
     "sparsify": (lambda f: layouts.sparsify(f, skip=False), _sparsify),
     "Llama-Scope-2-Qwen3-1.7B": (layouts.llama_scope_2, _llama_scope_2),
     "gemma-scope-2b-pt-transcoders": (layouts.gemma_scope, _gemma_scope),
+    "gemma-scope-2-270m-pt": (layouts.gemma_scope_2, _gemma_scope_2),
+    "gemma-scope-2-270m-pt-clt": (cross.write_gemma_scope_2, _gemma_scope_2_cross_layer),
+    "saelens": (saelens, _saelens),
     "pchlenski": (layouts.pchlenski, _pchlenski),
 }
 

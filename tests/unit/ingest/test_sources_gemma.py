@@ -60,6 +60,23 @@ def test_of_several_sets_of_features_a_layer_the_published_choice_is_taken_or_no
     assert "has 2 sets of features for layer 1" in said_when(folder)
 
 
+def test_the_same_features_under_another_repository_have_the_same_name_so_that_labels_are_shared(tmp_path: Path):
+    published = tmp_path / "gemma-scope-2b-pt-transcoders"
+    layouts.gemma_scope(published)
+    copied = models.write_circuit_tracer(
+        tmp_path / "gemma-scope-transcoders",
+        [models.transcoder(layer, activation=Activation.JUMPRELU) for layer in range(3)],
+        read="ln2.hook_normalized",
+        write="hook_mlp_out",
+        model_name="google/gemma-2-2b",
+    )
+
+    one, other = open_transcoders(published).info, open_transcoders(copied).info
+
+    assert other.name == other.neuronpedia_id == one.name == "gemmascope-transcoder-16k"
+    assert (other.read, other.write) == (one.read, one.write)
+
+
 def test_of_an_npz_only_headers_are_read_to_open_it(tmp_path: Path, monkeypatch):
     folder = tmp_path / "gemma-scope-2b-pt-transcoders"
     layouts.gemma_scope(folder)

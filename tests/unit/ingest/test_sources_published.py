@@ -129,6 +129,73 @@ def test_what_is_wrong_with_a_sparsify_config_is_said(tmp_path: Path, change, sa
     assert says in said_when(tmp_path)
 
 
+def with_scales(folder: Path, **changes) -> None:
+    """As the fork for cross-layer sets saves a set of one layer."""
+    for path in folder.rglob("sae.safetensors"):
+        tensors = load_file(path)
+        scales = {"in_norm": torch.tensor([31.0]), "out_norm": torch.tensor([7.0])}
+        zeros = {"post_enc": torch.zeros(len(tensors["W_dec"]))}
+        kept = tensors | zeros | scales | changes
+        save_file({name: tensor for name, tensor in kept.items() if tensor is not None}, path)
+        config = path.with_name("cfg.json")
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"normalize_io": True, "n_targets": 0}))
+
+
+@pytest.mark.parametrize("transcode", [True, False], ids=["transcoders", "autoencoders"])
+def test_scales_of_inputs_and_outputs_are_folded(tmp_path: Path, transcode: bool):
+    options = {} if transcode else {"transcode": False, "skip": False, "point": "layers.{}"}
+    written = layouts.sparsify(tmp_path, **options)
+    with_scales(tmp_path)
+
+    for layer, expected in written.items():
+        found, x = open_transcoders(tmp_path).load(layer), X * (models.D_MODEL**0.5 / 31.0)
+        torch.testing.assert_close(found.encode(X), expected.encode(x))
+        torch.testing.assert_close(found.decode(found.encode(X), X), expected.output(x) * (7.0 / models.D_MODEL**0.5))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"in_norm": torch.tensor([0.0])}, "in_norm and out_norm are not one number above zero each"),
+        ({"out_norm": None}, "in_norm and out_norm are not one number above zero each"),
+        ({"post_enc": torch.ones(29)}, "adds a learned constant (post_enc) to its activation"),
+    ],
+)
+def test_what_no_weight_stands_for_is_refused(tmp_path: Path, changes, says):
+    layouts.sparsify(tmp_path)
+    with_scales(tmp_path, **changes)
+
+    assert says in said_when(tmp_path)
+
+
+def test_weights_in_several_files_are_told_from_none(tmp_path: Path):
+    layouts.sparsify(tmp_path)
+    path = tmp_path / "layers.1.mlp" / "sae.safetensors"
+    path.rename(path.with_name("sae-00001-of-00002.safetensors"))
+
+    assert "layers.1.mlp/cfg.json stands without sae.safetensors beside it; where that is split" in said_when(tmp_path)
+
+
+@pytest.mark.parametrize("stated", [True, False], ids=["in its config", "in its tensors"])
+def test_a_cross_layer_set_of_eleuthers_fork_is_refused_with_what_to_take_instead(tmp_path: Path, stated: bool):
+    layouts.sparsify(tmp_path, skip=False)
+    for layer, path in enumerate(sorted(tmp_path.rglob("sae.safetensors"))):
+        tensors = load_file(path)
+        rows = tensors.pop("W_dec")
+        several = {f"W_decs.{i}": rows + i for i in range(3 - layer)}
+        several |= {f"post_encs.{i}": torch.ones(len(rows)) for i in range(3 - layer)}
+        save_file(tensors | several, path)
+        if stated:
+            config = path.with_name("cfg.json")
+            config.write_text(json.dumps(json.loads(config.read_text()) | {"n_targets": 3 - layer}))
+
+    said = said_when(tmp_path)
+
+    assert "is of a cross-layer set of EleutherAI's fork, whose layout is not read" in said
+    assert said.endswith("take a cross-layer set in circuit-tracer's or Gemma Scope 2's layout")
+    assert "\n" not in said
+
+
 def test_sparsify_without_a_config_has_no_k(tmp_path: Path):
     layouts.sparsify(tmp_path)
     (tmp_path / "layers.1.mlp" / "cfg.json").unlink()

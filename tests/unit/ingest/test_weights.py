@@ -179,6 +179,18 @@ def test_a_hooked_transformer_with_folded_norms_is_refused():
         open_model(folded, models.tokenizer())
 
 
+@pytest.mark.parametrize("named", ["TokenizersBackend", "LlamaTokenizerFast", "OfTomorrow", None])
+def test_a_tokenizer_is_read_whatever_class_its_folder_names(tmp_path: Path, named: str | None):
+    """Version 5 of transformers writes a class that version 4 cannot read; what counts is tokenizer.json."""
+    folder = stored(tmp_path / "model", "mistral")
+    path = folder / "tokenizer_config.json"
+    stated = json.loads(path.read_text())
+    assert stated.pop("tokenizer_class") == "TokenizersBackend"
+    path.write_text(json.dumps(stated | ({} if named is None else {"tokenizer_class": named})))
+
+    assert open_model(folder).vocabulary == open_model(models.model("mistral"), models.tokenizer()).vocabulary
+
+
 def unprefixed(name: str) -> Any:
     def take_away(path: Path) -> None:
         tensors = load_file(path / "model.safetensors")
@@ -229,7 +241,11 @@ BAD = {
         lambda p: models.tokenizer(60).save_pretrained(p),
         "ids up to 59, but the embedding has 53 rows",
     ),
-    "a broken tokenizer": (lambda p: (p / "tokenizer.json").write_text("{}"), "its tokenizer cannot be read"),
+    "a broken tokenizer": (
+        lambda p: (p / "tokenizer.json").write_text("{}"),
+        r"its tokenizer cannot be read \(.*\); save it again with this version of transformers \(",
+    ),
+    "no tokenizer": (lambda p: (p / "tokenizer.json").unlink(), "holds no tokenizer: it has none of tokenizer.json"),
 }
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import queries
 from atlas.errors import BadSetting
+from atlas.schema import MOST_POSITIONS
 from atlas.stores import open_store
 from queries import present
 from tests import toy, toy_heads
@@ -157,6 +158,15 @@ def test_a_card_names_the_heads_that_can_move_a_feature_most(asked):
     assert [(one["position"], one["weight"]) for one in card["positions"]] == [(3, -2.5), (1, 0.5)]
     assert "L0H0 9.5" in present.card_text(card)
     assert json.loads(present.card_json(card))["heads"][0]["head"] == heads[0]
+
+
+def test_a_card_says_how_many_positions_there_are_beside_those_it_shows(asked):
+    card = queries.card(asked.graph, asked.toy.keys("Feature")[20])
+    assert "strongest of the" not in present.card_text(card)
+
+    card["positions"] = [{"position": at, "weight": 0.5} for at in range(MOST_POSITIONS)]
+
+    assert "the 8 strongest of the 16 that are kept" in present.card_text(card)
 
 
 def test_what_passes_through_one_head_is_listed(asked):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from atlas.errors import BadSource, Unreachable
 from ingest.evidence.corpus import PADDING, Corpus, Request, prepare
+from ingest.evidence.observe import Subject
 from tests.unit.ingest import models
 
 N_VOCAB = models.N_VOCAB
@@ -40,6 +42,19 @@ def test_a_text_is_cut_into_windows_that_begin_with_bos_and_nothing_of_it_is_los
         [False, True, True, True],
         [False, True, False, False],
     ]
+
+
+def test_of_a_model_for_dialogue_whose_texts_all_begin_alike_those_positions_do_not_count(tmp_path: Path):
+    (tmp_path / "a.txt").write_text(TEXTS[2])
+    np.save(tmp_path / "a.npy", np.array([[0, 5, 7, 8], [6, 9, 7, 8]]))
+    text, given = read(tmp_path / "1", text=str(tmp_path / "a.txt")), read(tmp_path / "2", ids=str(tmp_path / "a.npy"))
+
+    assert text.counted(text.windows(0, 1), 0, None, unlike=3).tolist() == [[False, False, False, True]]
+    assert given.counted(given.windows(0, 2), 0, None, unlike=3).tolist() == [[False, False, False, True], [True] * 4]
+    for name, unlike in {"gemma-3-4b-it": 4, "gemma-3-4b-pt": 1, "gemma-2-2b-it": 1, "gpt2-small": 1}.items():
+        tokenizer = SimpleNamespace(bos_token_id=0, pad_token_id=None)
+        subject = SimpleNamespace(tokenizer=tokenizer, weights=SimpleNamespace(name=name))
+        assert Subject.special.fget(subject) == (0, None, unlike)
 
 
 def test_json_lines_parquet_and_a_column_of_another_name_give_the_same_windows(tmp_path: Path):
