@@ -13,7 +13,6 @@ import torch
 import yaml
 from huggingface_hub import constants
 
-import ingest
 from atlas.errors import Unreachable
 from atlas.model import ReadSite, WriteSite
 from atlas.staging import sha256
@@ -107,14 +106,13 @@ def test_a_download_that_broke_off_goes_on_where_it_stopped(served: Hub, monkeyp
     assert served.asked == [("layer_1.safetensors", "all"), ("layer_1.safetensors", f"bytes={size // 200 * 100}-")]
 
 
-FETCH = """
-from huggingface_hub import constants
-from ingest.folders import open_folder
+FETCH = f"""
+from huggingface_hub import constants, hf_hub_download
 constants.DOWNLOAD_CHUNK_SIZE = 100
-folder = open_folder("org/set")
 for layer in (0, 1):
-    folder.path(f"layer_{layer}.safetensors")
+    hf_hub_download("org/set", f"layer_{{layer}}.safetensors", revision="{COMMIT}")
 """
+"""what :meth:`ingest.folders.HubFolder.path` asks of the library"""
 
 
 def test_of_a_killed_process_what_it_finished_is_kept_and_the_file_it_was_at_starts_again(served: Hub, tmp_path: Path):
@@ -123,8 +121,7 @@ def test_of_a_killed_process_what_it_finished_is_kept_and_the_file_it_was_at_sta
     cache = tmp_path / "cache"
     served.held = "layer_1.safetensors"
     settings = {"HF_ENDPOINT": constants.ENDPOINT, "HF_HUB_CACHE": str(cache), "HF_HUB_DISABLE_XET": "1"}
-    here = Path(ingest.__file__).parents[1]
-    other = subprocess.Popen([sys.executable, "-c", FETCH], env=os.environ | settings, cwd=here)
+    other = subprocess.Popen([sys.executable, "-c", FETCH], env=os.environ | settings)
     try:
         deadline = time.monotonic() + 60
         while not any(path.stat().st_size for path in cache.rglob("*.incomplete")) and time.monotonic() < deadline:
@@ -138,7 +135,7 @@ def test_of_a_killed_process_what_it_finished_is_kept_and_the_file_it_was_at_sta
     for layer in (0, 1):
         assert torch.equal(source.load(layer).w_enc, models.transcoder(layer).w_enc)
 
-    assert [name for name, part in served.asked if part == "all"] == ["layer_1.safetensors"]
+    assert [name for name, part in served.asked if part == "all"] == ["config.yaml", "layer_1.safetensors"]
     assert len(list(cache.rglob("*.incomplete"))) == 1  # which nobody takes away
 
 

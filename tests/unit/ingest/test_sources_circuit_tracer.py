@@ -153,11 +153,12 @@ def test_the_config_may_list_one_file_a_layer_in_safetensors_or_npz(tmp_path: Pa
 
 
 def test_half_precision_is_read_as_float32(tmp_path: Path):
-    folder = models.write_circuit_tracer(tmp_path, some())
+    folder = models.write_circuit_tracer(tmp_path, some(activation=Activation.JUMPRELU))
     for path in folder.glob("*.safetensors"):
         save_file({name: tensor.half() for name, tensor in load_file(path).items()}, path)
 
-    assert open_transcoders(folder).load(0).w_enc.dtype is torch.float32
+    found = open_transcoders(folder).load(0)
+    assert (found.w_enc.dtype, found.threshold.dtype) == (torch.float32, torch.float32)
 
 
 def test_some_layers_can_be_asked_for(tmp_path: Path):
