@@ -179,18 +179,10 @@ class Rehearsal:
 
     @cached_property
     def runner(self) -> Runner:
-        from transformers.utils import logging
-
         from ingest.evidence.capture import Runner, load
 
         spec = self.model[0] if isinstance(self.model, tuple) else self.model
-        shown = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()
-        try:
-            return Runner(load(spec, self.device, dtype="auto"), self.weights)
-        finally:
-            if shown:
-                logging.enable_progress_bar()
+        return Runner(load(spec, self.device, dtype="auto"), self.weights)
 
     @cached_property
     def tokenizer(self) -> Any:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -109,7 +110,26 @@ def query(graph: Store, name: str, **parameters: Any) -> pd.DataFrame:
     frame.attrs = {"query": named.name, "parameters": given, "complete": whole} | seen
     if not whole:
         frame.attrs["note"] = f"the first {limit}; there may be more: raise limit"
+    elif frame.empty and (note := _absent(graph, given)):
+        frame.attrs["note"] = note
     return frame
+
+
+def _absent(graph: Store, given: Mapping[str, Any]) -> str:
+    """Which parameter of a query without rows names nothing that is here; nothing where all do."""
+    for name in ("key", "a", "b", "source", "target"):
+        key = given.get(name)
+        if isinstance(key, str) and not any(records(graph, kind, keys=[key]) for kind in ("labels_of", "texts_of")):
+            return (
+                f"no rows: there is no feature or token {ascii(key)[:80]} here; a key is written in full, such as "
+                "gpt2-small/4-tc-24k/1201 or tok:gpt2/1234"
+            )
+    sets = [str(row["set_key"]) for row in records(graph, "sets")]
+    if given.get("set") and given["set"] not in sets:
+        return f"no rows: there is no set {ascii(given['set'])[:80]} here; there is {', '.join(sets[:5]) or 'none'}"
+    if "source_layer" in given and given["source_layer"] >= given.get("target_layer", math.inf):
+        return "no rows: features connect to later layers only; turn source_layer and target_layer round"
+    return ""
 
 
 def _seen(graph: Store, given: Mapping[str, Any]) -> dict[str, Any]:

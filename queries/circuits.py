@@ -200,10 +200,10 @@ def _refuse_explosion(starts: int, depth: int, width: int) -> None:
         if size > 10**15:
             break
     if size > LARGEST:
-        shown = f"{size:,}" if size <= 10**15 else "more than a quadrillion"
+        shown = f"up to {size:,} edges" if size <= 10**15 else "room for more than a quadrillion edges"
         raise BadSetting(
-            f"a circuit of depth {depth} and width {width} from here has up to {shown} edges, and {LARGEST:,} is the "
-            "limit; take a smaller depth or width, or name an end with to"
+            f"a circuit of depth {depth:,} and width {width:,} from here has {shown}, and {LARGEST:,} is the limit; "
+            "take a smaller depth or width, or name an end with to"
         )
 
 
@@ -219,8 +219,9 @@ def _between(
 ) -> Circuit:
     """The union of the best paths from each root to the end."""
     if depth * width * depth * len(roots) > LARGEST:
+        times = f"{len(roots):,} times " if len(roots) > 1 else ""
         raise BadSetting(
-            f"{len(roots)} times {depth * width:,} paths of {depth:,} steps are up to "
+            f"{times}{depth * width:,} paths of {depth:,} steps are up to "
             f"{depth * width * depth * len(roots):,} edges, and {LARGEST:,} is the limit; take a smaller depth or width"
         )
     growing = _Growing(roots)

@@ -50,8 +50,9 @@ def compare(
     builds kept: 1 is the same profile. Two vocabularies meet in the tokens whose text only one token of each has.
     ``null_p``: how often chance would let a feature's best score stand out so far from its others, when nothing in the
     other set stands for it (:mod:`queries.alike`): even over 0 to 1 if the tail of those others, from the fourth on, is
-    exponential; too large where it is lighter, too small where it is heavier. Of the 5,120 features of one random set
-    of the bundled model, 51 came out below 0.01. Up to three features of the other set may stand for one.
+    exponential; too large where it is lighter, too small where it is heavier. On sets of random directions it was
+    right or a little too large (``python -m tests.bench.figures_null``). Up to three features of the other set may
+    stand for one.
     ``mutual``: each is the other's best.
 
     Rows are the features of ``a``, the best score first, ties by layer and index; ``k``: only so many. ``only="a"``:

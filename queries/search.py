@@ -10,6 +10,7 @@ import pandas as pd
 
 from atlas.errors import BadKey, BadSetting
 from atlas.model import TokenKey, TokenText, parse
+from atlas.words import Unit, forms, units
 from queries import indexed, meaning
 from queries.answers import choice, count, rows, smallest
 from queries.catalog import records
@@ -68,8 +69,10 @@ def search(
     encoder: Encoder | None = None,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """Features for a word or phrase, the best first.
+    """Features for words or phrases, the best first.
 
+    What is typed is text, never a query language: every word must be found, as the beginning of a word at least or in
+    another form ("rabbits" finds "rabbit"), in any case and without accents; words in double quotes next to each other.
     ``by="text"``: two kinds of evidence are added. *Token*: the z of the feature's connection from a token that says
     the word, times how nearly it says it (1 in any case after a space, 0.8 without one, 6/7 for "rabbits" where
     "rabbit" is asked); the best such token counts. *Label*: 5 where the word heads the feature's label, 5/2 in second
@@ -220,20 +223,27 @@ def _evidence(hits: pd.DataFrame, text: str) -> _Evidence:
 def _place(label: str, asked: str) -> float:
     """1 where the word is in the first of a label's words, 1/2 in the second, and so on."""
     words = [word.casefold() for word in label.split(",")]
-    first = next((at for at, word in enumerate(words) if asked.strip().casefold() in word), len(words))
+    said = _bare(asked).casefold()
+    first = next((at for at, word in enumerate(words) if said in word or word.strip("~ ") in forms(said)), len(words))
     return (WEAK if label.startswith("~") else 1.0) / (1 + first)
 
 
 def _nearness(token: str, asked: str) -> float:
-    said, wanted = token.strip().casefold(), asked.strip().casefold()
+    said, wanted = token.strip().casefold(), _bare(asked).casefold()
     shorter, longer = sorted((len(said), len(wanted)))
     alike = shorter / longer if longer and (said.startswith(wanted) or wanted.startswith(said)) else 0.5
     return alike * (1.0 if token.startswith(" ") else INNER)
 
 
+def _bare(asked: str) -> str:
+    """What was typed, without the quotes of a phrase."""
+    (unit, *others) = units(asked) or [Unit("")]
+    return (asked if others else unit.text).strip()
+
+
 def _add_parts(graph: Store, found: _Evidence, text: str, vocabularies: list[str] | None) -> str:
     """Let the tokens that hold most of a word stand for it; returns what to tell the reader."""
-    word = text.strip().lower()
+    word = _bare(text).lower()
     if any(char.isspace() for char in word):
         return ""
     for row in records(graph, "tokens_within", text=f" {word}"):
@@ -278,8 +288,8 @@ def _tokens_that_say(graph: Store, text: str, model: str | None, set: str | None
             return [(node.key, node.label)]
         text = reference.text if isinstance(reference, TokenText) else text
     vocabularies = vocabularies_of(graph, set, model)
-    for forms in ((text,), (f" {text.strip()}", text.strip())):
-        found = [row for form in dict.fromkeys(forms) for row in records(graph, "tokens_by_text", text=form)]
+    for written in ((text,), (f" {text.strip()}", text.strip())):
+        found = [row for form in dict.fromkeys(written) for row in records(graph, "tokens_by_text", text=form)]
         own = [row for row in found if vocabularies is None or row["vocabulary"] in vocabularies]
         if own:
             return [(row["key"], row["text"]) for row in own]

@@ -22,6 +22,10 @@ _LABELS = click.option(
 )
 
 
+_WORDS = ("neuronpedia", "circuit-tracer")
+"""methods that give words and no tokens to predict firing by"""
+
+
 @click.command()
 @worker
 @click.argument("name", metavar="MODEL[/SET]")
@@ -239,7 +243,7 @@ def _score(subject: Any, found: Descriptions, text: str, tokens: int | None, qui
 
     with tempfile.TemporaryDirectory() as folder, progress(quiet) as show:
         seen = scores.look(subject, text, Path(folder), tokens, show)
-    runs = [found, *(one for one in _others(found) if "atlas-llm" not in one.method and one.method != "neuronpedia")]
+    runs = [found, *(one for one in _others(found) if "atlas-llm" not in one.method and one.method not in _WORDS)]
     click.echo("\n" + present.table(scores.table(subject, seen, runs, open_evidence(subject))))
     if found.method == "atlas":
         tracks = scores.by_confidence(subject, seen, found)

@@ -41,17 +41,23 @@ def load(spec: Any, device: torch.device | str = "cpu", dtype: torch.dtype | str
     if isinstance(spec, nn.Module):
         return spec.eval()
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
     folder = open_folder(spec)
     wanted = [name for name in folder.names() if "/" not in name and name.endswith((".json", ".safetensors"))]
     if not wanted:
         raise BadModel(f"{folder.where} holds neither config.json nor safetensors; name a model's own folder")
     places = [folder.path(name) for name in wanted]
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # the library's own bar, which no -q would silence
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(places[0].parent, local_files_only=True, dtype=dtype)
         return loaded.to(device).eval()
     except (OSError, ValueError, RuntimeError) as error:
         raise BadModel(f"{folder.where}: the model cannot be loaded ({str(error).splitlines()[0]})") from error
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,13 @@ TYPED = [
     "%_*",
     "🐇",
     "zzz",
+    "rabbits",
+    "naives",
+    "saying",
+    '"rabbit naive"',
+    '"naive rabb"',
+    '"say rabbit',
+    '"--" rabbits',
 ]
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from atlas.errors import StoreError
 from atlas.stores.embedded.engine import Engine
+from atlas.words import Unit, units
 
 _COLUMNS = ["key", "type", "text", "matched_by", "score"]
 _TABLE = """
@@ -80,13 +81,13 @@ class Index:
             raise self._broken(error) from error
 
     def search(self, text: str, limit: int) -> pd.DataFrame:
-        """What a person typed, every word as a prefix at least; columns as the store's contract says, best first."""
+        """What a person typed (:mod:`atlas.words`), all of it; columns as the store's contract says, best first."""
         found: list[tuple[str, str, str, str, float]] = []
         # a word without a letter or a digit is none to the index, and would match nothing
         typed = text.replace("\0", " ").encode(errors="ignore").decode()
-        words = [word.replace('"', '""') for word in typed.split() if any(map(str.isalnum, word))]
-        if words:
-            query = " ".join(f'"{word}" *' for word in words)
+        asked = [unit for unit in units(typed) if any(map(str.isalnum, unit.text))]
+        if asked:
+            query = " AND ".join(map(_anyhow, asked))
             try:
                 with self._lock:
                     found = self._index.execute(
@@ -112,3 +113,9 @@ class Index:
 
     def _broken(self, error: Exception) -> StoreError:
         return StoreError(f"{self._path} cannot be searched ({error}); `atlas doctor --mend` writes it again")
+
+
+def _anyhow(unit: Unit) -> str:
+    """A unit as FTS5 is asked for it: what was typed as a beginning, or another form as it stands."""
+    typed = unit.text.replace('"', '""')
+    return "(" + " OR ".join([f'"{typed}" *', *(f'"{form}"' for form in unit.forms)]) + ")"

@@ -13,6 +13,8 @@ from typing import Any
 
 import pandas as pd
 
+from atlas.words import units
+
 INDEX = "atlas_words"
 DDL = (
     f"CREATE FULLTEXT INDEX {INDEX} IF NOT EXISTS FOR (n:Feature|Description|Token) ON EACH [n._words] "
@@ -32,6 +34,8 @@ LIMIT $rows
 COLUMNS = ("key", "type", "text", "matched_by", "score")
 _TYPES = {"label": "Feature", "description": "Feature", "token": "Token"}
 _CANDIDATES = 2_000
+Typed = tuple[list[str], tuple[str, ...]]
+"""parts of a word or phrase as the index cuts it, and the other forms of the word"""
 
 
 def words(text: str) -> str:
@@ -43,30 +47,31 @@ def words(text: str) -> str:
     return " ".join("".join(map(_folded, text)).split())
 
 
-def asked(text: str) -> tuple[str, list[list[str]]]:
-    """A query for the index, and the typed words, each cut as the index cuts; the query is empty if there are none."""
-    typed = [parts for word in text.split() if (parts := words(word).split())]
+def asked(text: str) -> tuple[str, list[Typed]]:
+    """A query for the index, and what was typed (:mod:`atlas.words`), each unit cut as the index cuts, with its other
+    forms; the query is empty if there are none."""
+    typed = [(parts, unit.forms) for unit in units(text) if (parts := words(unit.text).split())]
     clauses = []
-    for parts in typed:
+    for parts, forms in typed:
         clauses += [f"+{part}" for part in parts[:-1]]
-        clauses.append(f"+({parts[-1]}^2 {parts[-1]}*)")
+        clauses.append(f"+({' '.join([f'{parts[-1]}^2', f'{parts[-1]}*', *forms])})")
     return " ".join(clauses), typed
 
 
-def parameters(query: str, typed: list[list[str]], limit: int) -> dict[str, Any]:
+def parameters(query: str, typed: list[Typed], limit: int) -> dict[str, Any]:
     """For :data:`QUERY`: enough candidates that equal scores can be ordered by key. All of them come back only where a
     typed word has several parts, whose order is seen to here."""
     candidates = max(_CANDIDATES, 2 * limit)
-    whole = all(len(parts) == 1 for parts in typed)
+    whole = all(len(parts) == 1 for parts, _ in typed)
     return {"words": query, "candidates": candidates, "rows": limit if whole else candidates}
 
 
-def frame(rows: list[list[Any]], typed: list[list[str]], limit: int) -> pd.DataFrame:
+def frame(rows: list[list[Any]], typed: list[Typed], limit: int) -> pd.DataFrame:
     """Rows of :data:`QUERY` as the store's contract says: best first, ties by key."""
     found = [
         (key, _TYPES[by], text, by, float(score))
         for key, text, by, score, held in rows
-        if all(_holds(held.split(), parts) for parts in typed)
+        if all(_holds(held.split(), parts) or not {*forms}.isdisjoint(held.split()) for parts, forms in typed)
     ]
     found.sort(key=lambda row: (-row[4], row[0]))
     table = pd.DataFrame(found[:limit], columns=pd.Index(COLUMNS))
@@ -74,7 +79,7 @@ def frame(rows: list[list[Any]], typed: list[list[str]], limit: int) -> pd.DataF
 
 
 def _holds(held: list[str], parts: list[str]) -> bool:
-    """Whether the parts of one typed word stand one behind the other, the last as a prefix at least."""
+    """Whether the parts of one word or phrase stand one behind the other, the last as a prefix at least."""
     *before, last = parts
     return any(
         held[at : at + len(before)] == before and held[at + len(before)].startswith(last)

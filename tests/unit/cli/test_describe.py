@@ -151,6 +151,26 @@ def test_what_is_exported_is_imported_again_byte_for_byte(run: Run, tmp_path: Pa
     assert "atlas" in {source for _, source in labels(run).values()}
 
 
+def test_what_was_written_on_a_graph_becomes_a_label(run: Run, tmp_path: Path):
+    key = json.loads(run("search", "a", "-k", 1, "--json")[1])["rows"][0]["key"]
+    graph = json.loads(run("circuit", key, "--format", "neuronpedia")[1])
+    graph["qParams"]["supernodes"] = [["hand-written", graph["qParams"]["pinnedIds"][0]]]
+    graph["nodes"] = [node | {"clerp": ""} for node in graph["nodes"]]
+    file = tmp_path / "graph.json"
+    file.write_text(json.dumps(graph))
+
+    order = ("--labels", "circuit-tracer,atlas,tokens")
+    code, said, err = run("import", file, "--format", "circuit-tracer", "--set", SET, *order)
+
+    assert code == 0, err
+    assert "1 descriptions by circuit-tracer" in said
+    assert labels(run)[key] == ("hand-written", "circuit-tracer")
+    graph["metadata"]["scan"] = "gemma-2-2b"
+    file.write_text(json.dumps(graph))
+    refused(run("import", file, "--format", "circuit-tracer", "--set", SET), "is of gemma-2-2b", SET)
+    run("describe", SET, *LOOSE, "--labels", "atlas,tokens")
+
+
 def test_tables_and_neuronpedias_lines_hold_every_description(run: Run, tmp_path: Path):
     import gzip
 

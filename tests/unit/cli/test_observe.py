@@ -157,6 +157,36 @@ def test_questions_by_evidence_name_the_text_they_rest_on(run: Run, seen: str):
     assert paths["rows"][0]["keys"][-1] == seen
 
 
+def test_every_question_about_connections_is_asked_by_evidence_as_in_python(run: Run, seen: str, home: Path):
+    import atlas
+    import queries
+
+    source = json.loads(run("inputs", seen, "--of", "features", "--by", "drive", "--json")[1])["rows"][0]["key"]
+    ends = {"set": SET, "source_layer": 0, "target_layer": 2, "by": "drive", "live": 1}
+    named = [f"{name}={value}" for name, value in ends.items()]
+    with atlas.open() as graph:
+        frames = {
+            ("motifs", "--hubs", 3, "--of", "twera", "--live"): queries.hubs(graph, k=3, of="twera", live=True),
+            ("similar", seen, "--of", "drive", "--live"): queries.similar(graph, seen, of="drive", live=True),
+            ("reach", source, "--by", "drive", "--live"): queries.reach(graph, source, by="drive", live=True),
+            ("common", seen, source, "--by", "drive"): queries.common(graph, [seen, source], by="drive"),
+            ("query", "strongest_edges", *named): queries.query(graph, "strongest_edges", **ends),
+        }
+        card = queries.card(graph, seen, by="drive", live=True)
+    for command, frame in frames.items():
+        code, said, err = run(*command, "--json")
+        assert code == 0, err
+        answer = json.loads(said)
+        assert [next(iter(row.values())) for row in answer["rows"]] == frame.iloc[:, 0].tolist(), command
+        assert answer["observation"]["text"] == frame.attrs["observation"]["text"] == "one.txt"
+        assert "complete" in answer
+    shown = json.loads(run("card", seen, "--by", "drive", "--live", "--json")[1])
+    assert [row["key"] for row in shown["inputs"]] == card["inputs"]["key"].tolist()
+    assert (shown["weight"], shown["observation"]["text"]) == ("drive", "one.txt")
+    refused(run("inputs", seen, "--of", "heads", "--by", "drive"), "nothing is observed of heads")
+    refused(run("query", "inputs_via", f"key={seen}", "by=drive"), "by is 'drive'; it is one of z, weight, share")
+
+
 def test_cards_and_examples_show_where_a_feature_fires(run: Run, made: Small, seen: str):
     card = run("card", seen)[1]
     assert "FIRES" in card

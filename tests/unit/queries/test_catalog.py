@@ -174,6 +174,27 @@ def test_labels_of_no_features_are_none_and_a_question_of_many_asks_each_once(as
     assert sorted(queries.query(asked.graph, "labels_of", keys=keys)["key"]) == sorted(keys)
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters", "said"),
+    [
+        ("inputs", {"key": "toy/3-tc-40/999"}, "no feature or token 'toy/3-tc-40/999' here"),
+        (
+            "common_inputs",
+            {"a": "toy/3-tc-40/1", "b": "3/2"},
+            "no feature or token '3/2' here; a key is written in full",
+        ),
+        ("hubs", {"set": "toy"}, "no set 'toy' here; there is other/tc-x, toy/tc-40"),
+        ("strongest_edges", {"set": "toy/tc-40", "source_layer": 3, "target_layer": 1}, "to later layers only"),
+    ],
+)
+def test_no_rows_say_why_where_a_parameter_names_nothing(name: str, parameters, said: str, asked: Asked):
+    found = queries.query(asked.graph, name, **parameters)
+
+    assert found.empty
+    assert said in found.attrs["note"]
+    assert "note" not in queries.query(asked.graph, "inputs", key="toy/0-tc-40/1").attrs
+
+
 def test_the_text_of_a_query_is_the_file_with_its_header():
     assert queries.query_text("outputs") == (FOLDER / "outputs.cypher").read_text(encoding="utf-8")
 

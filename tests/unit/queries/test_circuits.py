@@ -100,6 +100,8 @@ def test_an_explosive_circuit_is_refused_with_its_size(asked: Asked):
         queries.circuit(asked.graph, ROOT, depth=5, width=8)
     with pytest.raises(BadSetting, match="quadrillion"):
         queries.circuit(asked.graph, ROOT, depth=10**9, width=10**9)
+    with pytest.raises(BadSetting, match=r"^4,000 paths of 20 steps are up to 80,000 edges"):
+        queries.circuit(asked.graph, "toy/0-tc-40/3", to=ROOT, depth=20, width=200)
 
 
 @pytest.mark.parametrize("options", [{"depth": 0}, {"depth": -2}, {"width": 0}, {"direction": "up"}, {"min": -1}])

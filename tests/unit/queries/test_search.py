@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise, permutations
+
 import pytest
 
 import queries
 from atlas.errors import BadKey, BadSetting
+from atlas.stores.neo4j.fulltext import words
 from tests.toy import Toy
 from tests.unit.queries.asked import Asked
 
@@ -35,6 +38,38 @@ def test_a_row_scores_by_its_best_token_and_by_where_the_word_stands_in_its_labe
         label = 5 / (1 + labels[key].index("rabbit")) if "rabbit" in labels[key] else 0.0
         assert row["score"] == pytest.approx(token + label, rel=1e-5)
         assert row["matched_by"] == "+".join(["label"] * (label > 0) + ["token"] * (token > 0))
+
+
+def test_another_form_of_a_word_finds_what_the_word_finds(asked: Asked):
+    one, other = (queries.search(asked.graph, word, k=500) for word in ("rabbit", "rabbits"))
+
+    assert set(other["key"]) == set(one["key"])
+    assert len(one)
+    assert "rabbit" in other["text"].iloc[0]
+
+
+def test_words_in_quotes_are_found_next_to_each_other(asked: Asked):
+    labels = {row["key"]: words(row["label"]).split() for row in asked.toy.nodes["Feature"]}
+
+    def split(first: str, second: str) -> tuple[set[str], set[str]]:
+        """Labels that hold both words: next to each other, and otherwise."""
+        both = {key for key, said in labels.items() if {first, second} <= {*said}}
+        near = {key for key in both if any(a == first and b.startswith(second) for a, b in pairwise(labels[key]))}
+        return near, both - near
+
+    pairs = sorted({pair for said in labels.values() for pair in permutations(dict.fromkeys(said), 2)})
+    first, second = next(pair for pair in pairs if all(split(*pair)))
+    near, apart = split(first, second)
+    found = []
+    for typed in (f'"{first} {second}"', f"{first} {second}"):
+        hits = asked.graph.fulltext(typed, limit=1000)
+        found.append({*hits[hits["matched_by"] == "label"]["key"]})
+
+    phrase, words_alone = found
+    assert near <= phrase
+    assert not apart & phrase
+    assert near | apart <= words_alone
+    assert near & {*queries.search(asked.graph, f'"{first} {second}"', model="toy", k=500)["key"]} == near
 
 
 def test_where_no_token_says_a_word_those_that_hold_most_of_it_stand_for_it(asked: Asked):
