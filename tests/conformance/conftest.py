@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+import atlas
 from atlas.stores import Store, open_store
-from tests import toy
+from tests import toy, toy_heads
 from tests.neo4j import servers
 
+Both = tuple[Store, Store, toy.Toy]
+"""the store under test, an embedded one beside it, and the truth about the first of their sets"""
 STORES = ("embedded", *(f"neo4j {version}" for version in servers.NAMES))
 
 
@@ -64,3 +67,17 @@ def stage(tmp_path: Path) -> Callable[..., toy.Toy]:
         return toy.write(tmp_path / "home" / "builds" / name, **given)  # type: ignore[arg-type]
 
     return write
+
+
+@pytest.fixture
+def both(place: Place, stage: Callable[..., toy.Toy], tmp_path: Path) -> Iterator[Both]:
+    """The store under test and an embedded one beside it, with the same two sets; one of them has heads."""
+    made = [toy_heads.add(stage()).build, stage(model="other", set="tc-x", layers=(1, 3, 4, 5, 9), seed=3).build]
+    with place.writing() as store:
+        store.create()
+        for build in made:
+            store.add(build)
+    for build in made:
+        atlas.load(build, tmp_path / "beside")
+    with place.reading() as store, open_store(tmp_path / "beside") as beside:
+        yield store, beside, stage(model="truth")

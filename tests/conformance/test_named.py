@@ -2,37 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from itertools import product
-from pathlib import Path
 
 import pandas as pd
 import pytest
 
-import atlas
 import queries
-from atlas.stores import Store, open_store
 from queries.catalog import find
-from tests import toy_heads
-from tests.conformance.conftest import Place
-from tests.toy import Toy
+from tests.conformance.conftest import Both
 from tests.unit.queries.test_catalog import NAMES, sample
-
-Both = tuple[Store, Store, Toy]
-
-
-@pytest.fixture
-def both(place: Place, stage: Callable[..., Toy], tmp_path: Path) -> Iterator[Both]:
-    """The store under test and an embedded one beside it, with the same two sets; one of them has heads."""
-    made = [toy_heads.add(stage()).build, stage(model="other", set="tc-x", layers=(1, 3, 4, 5, 9), seed=3).build]
-    with place.writing() as store:
-        store.create()
-        for build in made:
-            store.add(build)
-    for build in made:
-        atlas.load(build, tmp_path / "beside")
-    with place.reading() as store, open_store(tmp_path / "beside") as beside:
-        yield store, beside, stage(model="truth")
 
 
 def same(found: pd.DataFrame, expected: pd.DataFrame) -> None:
