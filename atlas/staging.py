@@ -33,14 +33,13 @@ Specification, format 1. Keywords as in RFC 2119.
 * ``z = (weight - mean) / std`` (0 where std is 0) and ``share = abs(weight) / l1`` of the target, in float64,
   rounded to float32: :meth:`Build.derive` is the only place that computes them.
 * Nothing MUST be null. A reader MUST refuse whatever breaks one of these rules: :func:`open_build` looks at the
-  manifest and the files' sizes, each reading method at what it reads, :meth:`Build.verify` at the hashes.
+  manifest and the files' sizes (:mod:`atlas.manifest`), each reading method at what it reads, :meth:`Build.verify` at
+  the hashes.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,9 +53,9 @@ import pyarrow.parquet as pq
 
 from atlas import schema, through
 from atlas.errors import BadBuild
-from atlas.model import MODEL_NAME, SET_NAME, FeatureKey, TokenKey
+from atlas.manifest import FORMAT, read_manifest
+from atlas.model import FeatureKey, TokenKey
 
-FORMAT = 1
 EDGE_COLUMNS = pa.schema([("source", pa.int32()), ("target", pa.int32()), ("weight", pa.float32())])
 WEIGHTED = tuple(edge.type for edge in schema.EDGES if edge.weighted)
 ALWAYS = tuple(kind for kind in WEIGHTED if kind not in through.KINDS)
@@ -70,9 +69,8 @@ STATS_COLUMNS = {
     "PROMOTES": pa.schema([("source", pa.int32()), *_ROW_STATISTICS]),
     "logits": pa.schema([("target", pa.int32()), ("l1", pa.float64())]),
 }
-_FILE_NAME = re.compile(
-    r"^((nodes|stats|edges/[A-Z_]+)/[A-Za-z0-9_-][A-Za-z0-9_.-]*\.parquet|vectors/(en|de)coder\.npy)\Z"
-)
+_FILES = {f"nodes/{label}.parquet" for label in NODE_FILES} | {f"stats/{kind}.parquet" for kind in STATS_COLUMNS}
+"""files that every build has, edges aside"""
 
 
 @dataclass(frozen=True)
@@ -326,48 +324,7 @@ class Build:
 def open_build(path: str | Path) -> Build:
     """Open a finished build. Raises :class:`atlas.errors.BadBuild` where the folder is not one."""
     path = Path(path)
-    try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        state = "is not finished: run the same ingest again to resume" if (path / "work").is_dir() else "is not a build"
-        raise BadBuild(f"{path} {state} (it has no manifest.json)") from None
-    except (OSError, ValueError) as error:
-        raise BadBuild(f"{path}/manifest.json cannot be read ({error}); build it again") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        found = manifest.get("format") if isinstance(manifest, dict) else "no object"
-        raise BadBuild(f"{path} has format {found}, this version reads format {FORMAT}; build it again")
-    try:
-        lacking = _lacking(manifest)
-    except (KeyError, TypeError, AttributeError) as error:
-        lacking = f"{type(error).__name__}: {error}"
-    if lacking:
-        raise BadBuild(f"{path}/manifest.json is not one of format {FORMAT} ({lacking}); build it again")
-    for name, entry in manifest["files"].items():
-        file = path / name
-        if not file.is_file() or file.stat().st_size != entry["bytes"]:
-            found = f"{file.stat().st_size} bytes" if file.is_file() else "nothing"
-            raise BadBuild(f"{file} should have {entry['bytes']} bytes, found {found}; build it again")
-    return Build(path, manifest)
-
-
-def _lacking(manifest: dict[str, Any]) -> str:
-    """What the specification asks of a manifest and this one has not; empty where it is whole."""
-    layers, sizes = manifest["layers"], manifest["features_per_layer"]
-    needed = {f"nodes/{label}.parquet" for label in NODE_FILES} | {f"stats/{kind}.parquet" for kind in STATS_COLUMNS}
-    rules = {
-        "model.name": bool(MODEL_NAME.match(manifest["model"]["name"])),
-        "set.name": bool(SET_NAME.match(manifest["set"]["name"])),
-        "run": bool(re.match(r"^[0-9a-f]{12}\Z", manifest["run"])),
-        "layers": layers == sorted(set(layers)) and len(layers) > 0 and all(type(n) is int and n >= 0 for n in layers),
-        "features_per_layer": len(sizes) == len(layers) and all(type(n) is int and n > 0 for n in sizes),
-        "files": needed <= manifest["files"].keys() and all(map(_FILE_NAME.match, manifest["files"])),
-        "both vectors": len({f"vectors/{name}.npy" in manifest["files"] for name in ("encoder", "decoder")}) == 1,
-        "rows, bytes and sha256 of every file": all(
-            type(entry["rows"]) is type(entry["bytes"]) is int and type(entry["sha256"]) is str
-            for entry in manifest["files"].values()
-        ),
-    }
-    return ", ".join(rule for rule, holds in rules.items() if not holds)
+    return Build(path, read_manifest(path, _FILES))
 
 
 def _numbered(prefixes: list[str], sizes: list[int]) -> pa.Array:

@@ -2,7 +2,7 @@
 
 ::
 
-    open        model weights, transcoders; hash what is read; the build's name
+    open        model weights, transcoders; hash what is read; the build's name (ingest.job)
     compute     every unit that is not there yet (ingest.computing, ingest.parts)
     decide      what columns keep, over all units
     write       edges, statistics, nodes, and last the manifest (ingest.writer)
@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,54 +29,21 @@ import pyarrow as pa
 import torch
 
 from atlas import schema
-from atlas.builds import folder as builds_folder
-from atlas.errors import BadBuild, BadSetting
-from atlas.model import MODEL_NAME, SET_NAME
-from atlas.provenance import Run
+from atlas.errors import BadBuild
 from atlas.staging import STATS_COLUMNS, Build, open_build
-from ingest import nodes, skips, staged_vectors, through, through_files
+from ingest import nodes, staged_vectors, through, through_files
 from ingest.assemble import Assembly, decide_columns
 from ingest.computing import Progress, compute_units
-from ingest.directions import Direction, WithDirections
+from ingest.directions import Direction
 from ingest.edges import Keep, Pool
-from ingest.guard import Rehearsal
+from ingest.job import Job, prepare
 from ingest.parts import Parts, Unit
-from ingest.plan import CACHE, COMPARED, Plan, Sizes, estimate, units
+from ingest.plan import COMPARED, Plan, Sizes, estimate, units
 from ingest.ranks import Rank
-from ingest.sources import open_transcoders, resolved
-from ingest.transcoder import SetInfo
-from ingest.weights import ModelWeights, open_model
 from ingest.writer import Writer
 
-_WITH_SKIPS = "-with-skips"
-"""stands behind the name of a set whose paths run through its skips"""
 _STATISTICS = ("ACTIVATES", "FEEDS", "PROMOTES")
 _MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is to be built, opened and checked, with nothing computed yet."""
-
-    model_name: str
-    set_name: str
-    model: ModelWeights
-    info: SetInfo
-    vectors: WithDirections
-    keep: Keep
-    min_z: float | None
-    run: Run
-    device: str
-    path: Path
-    given: dict[str, Any]
-    """where model and transcoders were read, for whoever runs them again, and how they fit; noted outside the hash"""
-    rehearsal: Rehearsal
-    staged_vectors: bool | None
-    """whether the build holds the features' vectors; None where their size decides"""
-
-    @property
-    def name(self) -> str:
-        return f"{self.model_name}/{self.set_name}"
 
 
 def build(
@@ -114,7 +81,7 @@ def build(
     """
     how: dict[str, Any] = {"allow_pickle": allow_pickle, "with_skips": with_skips, "vectors": vectors}
     job = prepare(model, transcoders, name, layers, keep, min_z, device, home, directions=directions, **how)
-    done = _finished(job.path) or stage(_checked(job, check, force, say), progress)
+    done = _finished(job.path) or stage(job.checked(check, force, say), progress)
     assert done is not None  # only ranks leave anything to others
     return staged_vectors.added(job, done)
 
@@ -133,6 +100,7 @@ def share(
     allow_pickle: bool = False,
     with_skips: bool = False,
     vectors: bool | None = None,
+    directions: Sequence[Direction] = (),
     check: bool = True,
     force: bool = False,
     say: Callable[[str], None] | None = None,
@@ -144,8 +112,8 @@ def share(
     started again with its number; :func:`build`, too, does whatever is missing. The files are those of one process.
     """
     how: dict[str, Any] = {"allow_pickle": allow_pickle, "with_skips": with_skips, "vectors": vectors}
-    job = prepare(model, transcoders, name, layers, keep, min_z, device, home, rank.local, **how)
-    done = _finished(job.path) or stage(_checked(job, check, force, say), progress, rank)
+    job = prepare(model, transcoders, name, layers, keep, min_z, device, home, rank.local, directions=directions, **how)
+    done = _finished(job.path) or stage(job.checked(check, force, say), progress, rank)
     return done and staged_vectors.added(job, done)
 
 
@@ -167,88 +135,6 @@ def plan(
     how: dict[str, Any] = {"allow_pickle": allow_pickle, "with_skips": with_skips, "vectors": vectors}
     job = prepare(model, transcoders, name, layers, keep, min_z, device, home, **how)
     return _estimate(job, Sizes.of(job.vectors))
-
-
-def prepare(
-    model: Any,
-    transcoders: Any,
-    name: str | None,
-    layers: list[int] | None,
-    keep: Keep | None,
-    min_z: float | None,
-    device: str,
-    home: str | Path | None,
-    local: int = 0,
-    *,
-    allow_pickle: bool = False,
-    with_skips: bool = False,
-    vectors: bool | None = None,
-    directions: Sequence[Direction] = (),
-) -> Job:
-    """Open and check everything that goes in."""
-    keep = keep or Keep()
-    wrong = [option for option, count in vars(keep).items() if count < 0]
-    if wrong or (min_z is not None and not min_z > 0):
-        raise BadSetting(f"keep {', '.join(wrong)} must not be negative, and min_z ({min_z}) must be positive")
-    weights = open_model(model)
-    source = open_transcoders(transcoders, layers, model=weights, allow_pickle=allow_pickle)
-    info = source.info
-    model_name, set_name = _names(name, weights.name, info.name)
-    rehearsal = Rehearsal(model, weights, source, device := _device(device, local))
-    paths: dict[str, Any] = {}
-    if with_skips:
-        skips.check(info)
-        set_name = set_name if set_name.endswith(_WITH_SKIPS) else set_name + _WITH_SKIPS
-        paths = skips.to_settings(rehearsal.sigmas() if skips.need_sigmas(info, weights) else None)
-    run = Run(
-        inputs={
-            "model": {"repo": weights.repo, "revision": weights.revision, "files": weights.files},
-            "set": {"repo": info.repo, "revision": info.revision, "files": info.files},
-            "vocabulary": weights.vocabulary.name,
-        },
-        settings={
-            "name": f"{model_name}/{set_name}",
-            "layers": info.layers,
-            "keep": keep.said,
-            "min_z": min_z,
-            **paths,
-            **({"directions": [one.said for one in directions]} if directions else {}),
-        },
-    )
-    given = {"model": _place(model), "transcoders": _place(transcoders), "allow_pickle": allow_pickle}
-    return Job(
-        model_name=model_name,
-        set_name=set_name,
-        model=weights,
-        info=info,
-        vectors=WithDirections(weights, source, cache_bytes=CACHE, directions=directions, **skips.of_settings(paths)),
-        keep=keep,
-        min_z=min_z,
-        run=run,
-        device=device,
-        path=builds_folder(home) / f"{model_name}-{set_name}-{run.id}",
-        given=given | _meant(transcoders, info),
-        rehearsal=rehearsal,
-        staged_vectors=vectors,
-    )
-
-
-def _checked(job: Job, check: bool, force: bool, say: Callable[[str], None] | None) -> Job:
-    """The job, if its set fits its model."""
-    return replace(job, given=job.given | job.rehearsal.check(force, say)) if check else job
-
-
-def _meant(transcoders: Any, info: SetInfo) -> dict[str, Any]:
-    """What an alias stood for: aliases move, so whoever runs this again is given the repository at its commit."""
-    if not isinstance(transcoders, str) or resolved(transcoders) == transcoders:
-        return {}
-    return {"alias": transcoders, "transcoders": f"{info.repo}@{info.revision}"}
-
-
-def _place(spec: Any) -> str:
-    if not isinstance(spec, str | Path):
-        return ""
-    return str(Path(spec).expanduser().resolve()) if Path(spec).expanduser().is_dir() else str(spec)
 
 
 def stage(job: Job, progress: Progress | None = None, rank: Rank | None = None) -> Build | None:
@@ -372,27 +258,3 @@ def _finished(path: Path) -> Build | None:
         return None
     shutil.rmtree(path / "work", ignore_errors=True)
     return build
-
-
-def _names(name: str | None, model: str, set_: str) -> tuple[str, str]:
-    if name is None:
-        return model, set_
-    given, slash, of_set = name.partition("/")
-    if not slash or not MODEL_NAME.match(given) or not SET_NAME.match(of_set):
-        raise BadSetting(f"{name!r} is no name; write MODEL/SET, such as gpt2-small/tc-24k")
-    return given, of_set
-
-
-def _device(asked: str, local: int) -> str:
-    """``local``: which of a machine's accelerators, where that is left to us."""
-    if asked in ("auto", "cuda") and torch.cuda.is_available():
-        return f"cuda:{local % torch.cuda.device_count()}"
-    if asked == "auto":
-        return "cpu"
-    try:
-        torch.empty(0, device=asked)
-    except (RuntimeError, AssertionError) as error:
-        raise BadSetting(
-            f"device {asked!r} cannot be used here ({str(error).splitlines()[0]}); try cpu or auto"
-        ) from error
-    return asked

@@ -21,7 +21,7 @@ from ingest.parts import Parts, Unit
 from ingest.plan import Sizes
 
 if TYPE_CHECKING:
-    from ingest.build import Job
+    from ingest.job import Job
 
 Progress = Callable[[str, int, int], None]
 _MILLION = 1_000_000

@@ -173,6 +173,10 @@ class Rehearsal:
         check(fit, force)
         return {"fit": fit.row()}
 
+    def forget(self) -> None:
+        """Let go of the model, where it was loaded for this."""
+        self.__dict__.pop("runner", None)
+
     def sigmas(self) -> Sigmas:
         """:func:`sigmas` of this model."""
         return sigmas(self.runner, self.tokenizer)

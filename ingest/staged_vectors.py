@@ -12,8 +12,8 @@ from ingest.plan import Sizes
 from ingest.writer import Writer
 
 if TYPE_CHECKING:
-    from ingest.build import Job
     from ingest.folding import Vectors
+    from ingest.job import Job
 
 MOST = 10**9
 """bytes of both files up to which they are written where nothing else is asked"""

@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atlas.staging import EDGE_COLUMNS, FORMAT, sha256
+from atlas.manifest import FORMAT
+from atlas.staging import EDGE_COLUMNS, sha256
 from ingest.parts import disk
 
 _ROW_GROUP = 1 << 20

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from atlas.model import Activation, ReadSite, WriteSite
 from atlas.staging import Build
-from ingest.build import prepare, stage
+from ingest.build import stage
 from ingest.edges import Pool
 from ingest.edges.compiled import TILE
+from ingest.job import prepare
 from ingest.parts import Unit
 from ingest.plan import Sizes, units
 from tests.unit.ingest import models

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+import weakref
 from functools import cache
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from ingest.taps import Taps
 from ingest.transcoder import Transcoder
 from ingest.weights import open_model
 from tests.unit.ingest import models
+from tests.unit.ingest.tiny import KEEP, write_both
 
 R, W = ReadSite, WriteSite
 
@@ -181,3 +184,26 @@ def test_means_of_denominators_are_those_of_the_norms(tmp_path: Path):
     assert all(value > 0 for value in found.before.values())
     assert set(found.behind.values()) == {1.0}
     assert json.loads(json.dumps(found.before))
+
+
+def test_the_model_that_ran_for_the_check_is_let_go_before_edges_are_computed(tmp_path: Path, monkeypatch):
+    from ingest.evidence import capture
+
+    load, recipe = capture.load, sys.modules["ingest.build"]
+    compute_units, loaded, alive = recipe.compute_units, [], []
+
+    def noted(*given, **named):
+        model = load(*given, **named)
+        loaded.append(weakref.ref(model))
+        return model
+
+    def computed(*given):
+        alive.extend(reference() is not None for reference in loaded)
+        return compute_units(*given)
+
+    monkeypatch.setattr(capture, "load", noted)
+    monkeypatch.setattr(recipe, "compute_units", computed)
+    model, transcoders = write_both(tmp_path)
+    build(model=model, transcoders=transcoders, name="tiny/tc", keep=KEEP, home=tmp_path)
+
+    assert alive == [False]
