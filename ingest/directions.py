@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -178,8 +181,15 @@ class Registered:
         known = {one.name: one for one in self.all()} | {one.name: one for one in new}
         self.folder.mkdir(parents=True, exist_ok=True)
         for one in known.values():
-            np.save(self.folder / f"{one.said['sha256']}.npy", one.vector.numpy())
-        part = self.folder / "directions.json.part"
-        part.write_text(json.dumps([one.said for one in known.values()], indent=1))
-        part.replace(self.folder / "directions.json")
+            with self._beside(f"{one.said['sha256']}.npy") as part, part.open("wb") as file:
+                np.save(file, one.vector.numpy())
+        with self._beside("directions.json") as part:
+            part.write_text(json.dumps([one.said for one in known.values()], indent=1))
         return list(known.values())
+
+    @contextmanager
+    def _beside(self, name: str) -> Iterator[Path]:
+        """A file of this process's own that takes its place once it is whole: several ranks may register the same."""
+        part = self.folder / f".{name}@{socket.gethostname()}@{os.getpid()}"
+        yield part
+        part.replace(self.folder / name)

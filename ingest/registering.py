@@ -9,9 +9,11 @@ from typing import Any
 from atlas import builds, settings
 from atlas.errors import BadBuild
 from atlas.staging import Build
-from ingest.build import Progress, build
+from ingest.build import build, share
+from ingest.computing import Progress
 from ingest.directions import SUFFIX, Registered, read
 from ingest.edges import Keep
+from ingest.ranks import Rank
 
 
 def register(
@@ -25,8 +27,9 @@ def register(
     transcoders: Any = None,
     device: str = "auto",
     home: str | Path | None = None,
+    rank: Rank | None = None,
     progress: Progress | None = None,
-) -> Build:
+) -> Build | None:
     """Register linear directions on a model at a layer and site, and build the set that holds them.
 
     ``set``: a finished build, or its set's key. ``vectors``: a ``.npy`` or ``.safetensors`` file, an array, or a
@@ -34,8 +37,9 @@ def register(
     same name is replaced. ``model`` and ``transcoders`` are needed only where the build was made from loaded objects.
 
     Returns a build of ``MODEL/SET-directions``: all features of the set with the keys' numbers they have there, and the
-    directions behind them, labelled with their names. Raises :class:`atlas.errors.BadSetting` for what is no direction,
-    and :class:`atlas.errors.BadBuild` where the set is not staged here.
+    directions behind them, labelled with their names. One ``rank`` of several does its share (:func:`ingest.share`),
+    and returns None where others have still to do theirs. Raises :class:`atlas.errors.BadSetting` for what is no
+    direction, and :class:`atlas.errors.BadBuild` where the set is not staged here.
     """
     found = set if isinstance(set, Build) else builds.find(set, home)
     given = json.loads((found.path / "run.json").read_text())
@@ -49,19 +53,21 @@ def register(
     kept = found.manifest["settings"]["keep"]
     # built before it is noted, so that what does not fit is not kept
     known = {one.name: one for one in registered.all()} | {one.name: one for one in new}
-    made = build(
-        model=model,
-        transcoders=transcoders,
-        name=found.set_key + SUFFIX,
-        layers=found.layers,
-        keep=Keep(**kept),
-        min_z=found.manifest["settings"]["min_z"],
-        allow_pickle=bool(given.get("allow_pickle")),
-        directions=list(known.values()),
-        check=False,
-        device=device,
-        home=home,
-        progress=progress,
-    )
-    registered.add(new)
+    asked: dict[str, Any] = {
+        "model": model,
+        "transcoders": transcoders,
+        "name": found.set_key + SUFFIX,
+        "layers": found.layers,
+        "keep": Keep(**kept),
+        "min_z": found.manifest["settings"]["min_z"],
+        "allow_pickle": bool(given.get("allow_pickle")),
+        "directions": list(known.values()),
+        "check": False,
+        "device": device,
+        "home": home,
+        "progress": progress,
+    }
+    made = share(rank=rank, **asked) if rank else build(**asked)
+    if made is not None:
+        registered.add(new)
     return made

@@ -40,11 +40,16 @@ def direction(
 
     FILE is .npy ([d_model], or a row for each) or .safetensors (a name for each). The set's build is made again as
     MODEL/SET-directions with the vectors behind the features of their layer, so each gets every kind of edge; the set
-    itself stays as it is.
+    itself stays as it is. Started several times by torchrun, the processes share the work.
     """
     engine = _engine()
+    rank = engine.Rank.here()
     with progress(quiet) as show:
-        build = engine.register(set_key, file, layer=layer, site=site, name=name, device=device, progress=show)
+        where = {"layer": layer, "site": site, "name": name, "device": device}
+        build = engine.register(set_key, file, **where, rank=rank, progress=show)
+    if build is None:
+        click.echo(f"rank {rank.rank} of {rank.of} has done its share; the last to finish writes the build")
+        return
     if not quiet:
         own = [one for one in build.manifest["settings"]["directions"] if one["layer"] == layer]
         last = build.features_per_layer[build.layers.index(layer)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy
 import pytest
 
 from atlas import builds
@@ -45,6 +46,23 @@ def test_ranks_share_a_build_and_the_last_writes_it_and_says_what_it_cost(run, s
     assert "97 features" in second[1]
     assert "(predicted " in second[1]
     assert builds.table().state.tolist() == ["finished"]
+
+
+def test_ranks_share_a_set_with_directions_too(run, source, tmp_path):
+    from tests.unit.ingest import models
+
+    assert run(*source)[0] == 0
+    numpy.save(tmp_path / "probe.npy", numpy.arange(1.0, models.D_MODEL + 1))
+    direction = ["direction", "tiny/tc", str(tmp_path / "probe.npy"), "--layer", "1", "--build-only"]
+
+    first = run(*direction, RANK="0", WORLD_SIZE="2", LOCAL_RANK="0")
+    noted = list((tmp_path / "directions").glob("*/directions.json"))
+    second = run(*direction, RANK="1", WORLD_SIZE="2", LOCAL_RANK="1")
+
+    assert first[:2] == (0, "rank 0 of 2 has done its share; the last to finish writes the build\n")
+    assert noted == []
+    assert second[:2] == (0, f"tiny/1-tc-directions/{models.N_FEATURES[1]}  probe\n")
+    assert len(list((tmp_path / "directions").glob("*/directions.json"))) == 1
 
 
 def test_an_array_is_submitted_with_what_was_set(run, source, monkeypatch):

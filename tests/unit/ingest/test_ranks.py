@@ -9,14 +9,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from atlas.errors import BadSetting
 from atlas.staging import open_build
 from ingest import Rank
+from ingest.directions import Direction
 from ingest.parts import Parts, Unit
 from ingest.plan import Sizes, units
 from ingest.ranks import shares
-from tests.unit.ingest.tiny import make, write_both
+from tests.unit.ingest import models
+from tests.unit.ingest.tiny import make, share_of, write_both
 
 ROOT = Path(__file__).parents[3]
 GPT2 = Sizes(tuple(range(12)), (24_576,) * 12, 50_257, 768)
@@ -77,6 +80,18 @@ def test_four_processes_one_of_them_killed_and_rerun_make_the_build_of_one(tmp_p
     assert together.manifest == alone.manifest
     assert [(home / f"rank-{rank}").read_text() for rank in range(4)] == ["left it", "left it", "wrote", "left it"]
     assert not (folder / "work").exists()
+
+
+def test_directions_that_several_ranks_build_are_those_of_one(tmp_path):
+    vector = torch.randn(models.D_MODEL, generator=torch.Generator().manual_seed(1))
+    probe = {"directions": [Direction("probe", vector, layer=1)]}
+
+    left, together = (share_of(Rank(rank, 2), tmp_path / "two", **probe) for rank in range(2))
+
+    assert left is None
+    assert together is not None
+    assert together.features_per_layer[1] == models.N_FEATURES[1] + 1
+    assert together.manifest == make(tmp_path / "one", **probe).manifest
 
 
 def test_ranks_share_all_units_and_none_twice_longest_first_balanced():

@@ -23,11 +23,11 @@ def make(home: Path, *, family: str = "gpt2", keep: Keep = KEEP, **options) -> B
     return build(model=model, transcoders=transcoders, name="tiny/tc", keep=keep, home=home, **options)
 
 
-def share_of(rank: Rank, home: Path) -> Build | None:
+def share_of(rank: Rank, home: Path, **options) -> Build | None:
     """A rank's share of :func:`make`."""
     transcoders = {layer: models.transcoder(layer) for layer in range(models.N_LAYERS)}
     model = (models.model("gpt2"), models.tokenizer())
-    return share(rank=rank, model=model, transcoders=transcoders, name="tiny/tc", keep=KEEP, home=home)
+    return share(rank=rank, model=model, transcoders=transcoders, name="tiny/tc", keep=KEEP, home=home, **options)
 
 
 def write_both(folder: Path) -> tuple[str, str]:
