@@ -152,7 +152,7 @@ def estimate(name: str, sizes: Sizes, keep: Keep, min_z: float | None, *, device
     if calibrate:
         squares = count + 2 * v + sum(n[t] for _, t in pairs) + 2 * count  # rows in covariances, and against them
         work = _LOOKING * flop + 2 * sizes.d_model * (_DOUBLE * sizes.d_model * squares + _RESCORING * candidates)
-        seconds = work / _speed(sizes.d_model, device, flop) + _EDGE_SECONDS * total + _STARTING
+        seconds = work / _speed(sizes.d_model, device, flop, keep.exact_sums) + _EDGE_SECONDS * total + _STARTING
     return Plan(
         name=name,
         layers=len(n),
@@ -214,9 +214,9 @@ def _memory(sizes: Sizes, keep: Keep) -> int:
     return vectors + max(min(layers, CACHE), 2 * widest) + 3 * reservoirs + _LIBRARIES
 
 
-def _speed(d_model: int, device: str, flop_to_do: float) -> float:
+def _speed(d_model: int, device: str, flop_to_do: float, exact_sums: bool) -> float:
     """FLOP a second of the bare product, all threads; half a second, or a hundredth of what there is to do."""
-    kind = precision.fastest(device, d_model)
+    kind = "fp32" if exact_sums else precision.fastest(device, d_model)
     a, b = torch.randn(2048, d_model, device=device), torch.randn(4096, d_model, device=device)
     length = [torch.linalg.vector_norm(vectors, dim=1) for vectors in (a, b)]
     rows, cols = precision.row_operand(a, length[0], kind), precision.column_operand(b, length[1], kind)

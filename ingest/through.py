@@ -26,8 +26,8 @@ from ingest.parts import Parts, Unit
 from ingest.plan import Plan, Sizes
 
 if TYPE_CHECKING:
-    from ingest.build import Job
     from ingest.folding import Vectors
+    from ingest.job import Job
 
 KEEP = 8
 """of each row and of each column of one head, where nothing else was asked"""
@@ -68,7 +68,8 @@ def compute_units(
     what, todo = "edges through heads (units)", [unit for unit in units if not parts.done(unit)]
     done = len(units) - len(todo)
     show(what, done, len(units))
-    rules = Rules(row=(("abs", job.keep.heads),), col=(("abs", job.keep.heads),))
+    best = (("abs", job.keep.heads),)
+    rules = Rules(row=best, col=best, exact_sums=job.keep.exact_sums)
     of_heads = sorted((unit for unit in todo if unit.kind in VIA), key=lambda unit: (unit.layer, unit.first))
     for layer, of_layer in groupby(of_heads, key=lambda unit: unit.layer):
         wanted = list(of_layer)

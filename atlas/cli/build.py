@@ -37,6 +37,7 @@ def sources(output: Output) -> None:
 @click.option("--keep-heads", type=click.IntRange(min=1), help="With --heads: of each end through each head.  [8]")
 @click.option("--min-z", type=click.FloatRange(min=0, min_open=True), help="Also everything of this abs(z) or more.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:n]")
+@click.option("--exact-sums", is_flag=True, help="Shares to a millionth on an accelerator too, in float32: slower.")
 @click.option("--dry-run", is_flag=True, help="Say what it would cost, and stop.")
 @click.option("--build-only", is_flag=True, help="Stage the build, load it nowhere.")
 @click.option("--slurm", type=click.IntRange(min=1), metavar="N", help="Stage the build as a Slurm array of N tasks.")
@@ -190,7 +191,7 @@ def _build_options(engine: Any, given: dict[str, Any]) -> dict[str, Any]:
     }
     kept = {field: given.pop(option) for option, field in names.items()}
     layers, heads = given.pop("layers"), given.pop("heads")
-    kept["heads"] = given.pop("keep_heads")
+    kept["heads"], kept["exact_sums"] = given.pop("keep_heads"), given.pop("exact_sums")
     if kept["heads"] and not heads:
         raise click.UsageError("--keep-heads goes with --heads")
     if heads:

@@ -57,7 +57,7 @@ def _propose(
 ) -> Proposed:
     tile = tile or (TILE if engine is None else FUSED_TILE)
     row_norm, col_norm = (torch.from_numpy(norm) for norm in (product.row_norm, product.col_norm))
-    precision: Precision = bits.fastest(device, product.rows.shape[1])
+    precision: Precision = "fp32" if wanted.exact_sums else bits.fastest(device, product.rows.shape[1])
     if precision != "fp32" and not bits.tempered(row_norm, col_norm):
         precision = "fp32"
     scan = _Scan(product, wanted, floors, device, engine, precision, tile)

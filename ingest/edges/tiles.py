@@ -45,6 +45,8 @@ class Wanted:
     col_z: int = 0
     min_z: float | None = None
     """also every pair of this abs(z) or more"""
+    exact_sums: bool = False
+    """whether sums of sizes are to be float32's, whatever else would be quicker"""
 
     @property
     def row_orders(self) -> list[tuple[str, int]]:

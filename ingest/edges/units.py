@@ -43,11 +43,13 @@ class Keep:
     """for each token by abs(weight): the features it excites most, and those that promote it most"""
     heads: int = 0
     """*_VIA by abs(weight): of each target and of each source through each head; PREDICTS of each token; 0 for none"""
+    exact_sums: bool = False
+    """whether the sums behind shares are float32's on an accelerator too (:mod:`ingest.edges.precision`)"""
 
     @property
     def said(self) -> dict[str, int]:
         """What is kept, by name; without what was not asked for."""
-        return {name: count for name, count in vars(self).items() if name != "heads" or count}
+        return {name: count for name, count in vars(self).items() if name not in ("heads", "exact_sums") or count}
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Rules:
     col: tuple[tuple[str, int], ...] = ()
     """of each column; over which units is for the merge to say"""
     min_z: float | None = None
+    exact_sums: bool = False
 
     @property
     def wanted(self) -> Wanted:
@@ -68,16 +71,18 @@ class Rules:
         more = {f"row_{order}": n + 1 for order, n in self.row} | {f"col_{order}": n + 1 for order, n in self.col}
         if self.row_z is not None:
             more["row_z"] = self.row_z + 1
-        return Wanted(**more, min_z=self.min_z)
+        return Wanted(**more, min_z=self.min_z, exact_sums=self.exact_sums)
 
 
 def rules(kind: str, keep: Keep, min_z: float | None = None) -> Rules:
     """The rules of one kind of relationship."""
     if kind == "FEEDS":
-        return Rules((("abs", keep.per_layer),), keep.z, (("abs", keep.per_layer), ("z", keep.z)), min_z)
+        by_column = ("abs", keep.per_layer), ("z", keep.z)
+        return Rules((("abs", keep.per_layer),), keep.z, by_column, min_z, keep.exact_sums)
     if kind == "logits":
-        return Rules()
-    return Rules((("pos", keep.tokens), ("neg", keep.tokens)), None, (("abs", keep.features_per_token),), min_z)
+        return Rules(exact_sums=keep.exact_sums)
+    by_row = ("pos", keep.tokens), ("neg", keep.tokens)
+    return Rules(by_row, None, (("abs", keep.features_per_token),), min_z, keep.exact_sums)
 
 
 @dataclass(frozen=True)

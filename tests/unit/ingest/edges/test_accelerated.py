@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 
@@ -17,8 +18,6 @@ from tests.unit.ingest.edges.brute import assert_is_truth
 
 pytest.importorskip("triton")
 PRECISIONS = ("fp32", "tf32", "fp16")
-LOOSE = {"fp32": 1e-6, "tf32": 1e-3, "fp16": 1e-3}
-"""of sums: those of few products of few numbers; rounding averages out over many"""
 
 
 @pytest.fixture
@@ -33,6 +32,18 @@ def chosen(monkeypatch):
 
 def lengths(vectors):
     return torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64) * (1 + 1e-9)
+
+
+def may_be_off(case, name):
+    """The proven bound of every row's sums [n_rows, n_groups]."""
+    rows, found = torch.from_numpy(case.rows), []
+    for cols in map(torch.from_numpy, case.groups):
+        fits = precision.tempered(lengths(rows), lengths(cols))
+        a = precision.row_operand(rows, lengths(rows), name if fits else "fp32")
+        b = precision.column_operand(cols, lengths(cols), name if fits else "fp32")
+        bound = a.first[:, None].double() * b.first + a.second[:, None].double() * b.second
+        found.append(bound.sum(dim=1).numpy())
+    return np.stack(found, axis=1)
 
 
 @pytest.mark.parametrize("case", cases.adversarial(), ids=str)
@@ -50,7 +61,22 @@ def test_fewer_bits_lose_nothing_that_is_wanted(case, name, chosen):
     for kind in ("FEEDS", "ACTIVATES"):
         wanted = rules(kind, cases.SMALL)
         found = cases.found(case, wanted, device="torch=cpu", tile=(16, 24))
-        assert_is_truth(found, case, wanted, sums=LOOSE[name])
+        assert_is_truth(found, case, wanted, off=may_be_off(case, name))
+
+
+@pytest.mark.parametrize("how", ["torch", "triton"])
+@pytest.mark.parametrize("name", ["tf32", "fp16"])
+def test_exact_sums_are_float32s_whatever_is_quickest(how, name, chosen):
+    chosen(name)
+    case = cases.random(70, (150, 40), 96)
+
+    for kind in ("FEEDS", "ACTIVATES", "logits"):
+        wanted = rules(kind, dataclasses.replace(cases.SMALL, exact_sums=True))
+        quick = rules(kind, cases.SMALL)
+        found = cases.found(case, wanted, device=f"{how}=cpu", tile=(50, 100))
+        assert_is_truth(found, case, wanted, sums=1e-7)
+        with pytest.raises(AssertionError):
+            assert_is_truth(cases.found(case, quick, device=f"{how}=cpu", tile=(50, 100)), case, quick, sums=1e-7)
 
 
 @pytest.mark.parametrize("name", PRECISIONS)
@@ -61,7 +87,7 @@ def test_the_fused_kernel_in_any_precision_tile_by_tile_with_signs_and_least_z(n
     for kind in ("FEEDS", "ACTIVATES"):
         wanted = rules(kind, cases.SMALL, min_z=2.0)
         found = cases.found(case, wanted, device="triton=cpu", tile=(50, 100))
-        assert_is_truth(found, case, wanted, sums=LOOSE[name])
+        assert_is_truth(found, case, wanted, off=may_be_off(case, name))
 
 
 @pytest.mark.parametrize("name", PRECISIONS)
