@@ -137,7 +137,7 @@ class Assembly:
         names, sources = labels.labels(n, first, layer.tokens, layer.logits, texts, bos)
 
         def widen(values: np.ndarray | None) -> np.ndarray:
-            wide = np.zeros((n, n_layers), np.float64)
+            wide = np.zeros((n, n_layers), np.float32)  # as it is stored: these grow with the number of layers
             if values is not None:
                 wide[:, : values.shape[1]] = values
             return wide

@@ -17,7 +17,7 @@ from ingest.through import by_source
 from ingest.writer import Writer
 
 if TYPE_CHECKING:
-    from ingest.build import Job
+    from ingest.job import Job
 
 
 def write(job: Job, units: list[Unit], sizes: Sizes, parts: Parts, writer: Writer) -> None:
@@ -36,7 +36,10 @@ def write(job: Job, units: list[Unit], sizes: Sizes, parts: Parts, writer: Write
         if "cut_norm" in stored:
             _note(best, norms, slice(first, n), unit.layer * model.n_heads + unit.first, stored["cut_norm"])
     writer.table(HEADS, _heads(job))
-    writer.table(FEATURES, _features(job, sizes, best, norms))
+    with writer.open(FEATURES, schema.NODE["Feature"].through_arrow) as file:
+        for layer, first, n_features in zip(sizes.layers, sizes.first, sizes.n_features, strict=True):
+            here = slice(first, first + n_features)
+            file.write_table(_features(job, layer, best[here], norms[here]))
 
 
 def _note(best: np.ndarray, norms: np.ndarray, rows: slice, head: int, found: np.ndarray) -> None:
@@ -64,27 +67,24 @@ def _heads(job: Job) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schema.NODE["Head"].arrow)
 
 
-def _features(job: Job, sizes: Sizes, best: np.ndarray, norms: np.ndarray) -> pa.Table:
+def _features(job: Job, layer: int, best: np.ndarray, norms: np.ndarray) -> pa.Table:
+    """What the features of one layer have of heads and positions."""
     keys = np.array(
-        [f"{job.model_name}/L{layer}H{h}" for layer in range(job.model.n_layers) for h in range(job.model.n_heads)]
+        [f"{job.model_name}/L{at}H{h}" for at in range(job.model.n_layers) for h in range(job.model.n_heads)]
     )
     some = (best >= 0) & (norms > 0)
     columns: dict[str, list] = {
         "heads": [keys[row[keep]].tolist() for row, keep in zip(best, some, strict=True)],
         "head_norms": [row[keep].tolist() for row, keep in zip(norms, some, strict=True)],
-        "positions": [],
-        "position_weights": [],
     }
     learned = job.model.positions
-    for layer in sizes.layers:
+    if learned is None:
+        columns["positions"] = columns["position_weights"] = [[] for _ in best]
+    else:
         reads = job.vectors.reads(layer)
-        if learned is None:
-            columns["positions"] += [[] for _ in reads]
-            columns["position_weights"] += [[] for _ in reads]
-            continue
         weights = reads @ learned.to(reads.device, reads.dtype).T
         strongest = weights.abs().topk(min(MOST_POSITIONS, weights.shape[1]), dim=1).indices
-        columns["positions"] += strongest.tolist()
-        columns["position_weights"] += weights.gather(1, strongest).tolist()
+        columns["positions"] = strongest.tolist()
+        columns["position_weights"] = weights.gather(1, strongest).tolist()
     described = schema.NODE["Feature"].through_arrow
     return pa.table([pa.array(columns[field.name], field.type) for field in described], schema=described)

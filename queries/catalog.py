@@ -23,7 +23,7 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -107,7 +107,8 @@ def query(graph: Store, name: str, **parameters: Any) -> pd.DataFrame:
     frame = typed(graph.run(named.text, **given), named.columns)
     limit = given.get("limit")
     whole = limit is None or len(frame) < limit
-    frame.attrs = {"query": named.name, "parameters": given, "complete": whole} | seen
+    about: dict[Hashable, Any] = {"query": named.name, "parameters": given, "complete": whole, **seen}
+    frame.attrs = about
     if not whole:
         frame.attrs["note"] = f"the first {limit}; there may be more: raise limit"
     elif frame.empty and (note := _absent(graph, given)):

@@ -150,7 +150,7 @@ def _column(head: str, frame: pd.DataFrame, room: int, by: str, *, logits: bool,
         return [head, "nothing"]
     names = [_name(str(key), str(kind), logits, short) for key, kind in zip(frame["key"], frame["type"], strict=True)]
     name_room = max(8, *(cell_len(name) for name in names))
-    found = [row | {"coactivation": row.get("n_both")} for row in frame.to_dict("records")]
+    found: list[dict[Any, Any]] = [{**row, "coactivation": row.get("n_both")} for row in frame.to_dict("records")]
     kinds = {"z": 6, "share": 7} if by in ("z", "share") or whole else {by: max(8, len(by)), "share": 7}
     if whole:
         seen = [kind for kind in ("drive", "twera") if kind in frame and any(frame[kind].notna())]

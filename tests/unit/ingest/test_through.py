@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 import ingest
 from atlas.observed import observed
 from atlas.staging import Build
+from atlas.through import FEATURES
 from ingest.folding import Vectors
 from ingest.heads import heads
 from ingest.weights import open_model
@@ -184,3 +186,9 @@ def test_a_build_with_heads_goes_on_where_it_stopped(source, tmp_path: Path, mon
 
     assert not set(calls) & set(again)
     assert pa.concat_tables(resumed.edges("FEEDS_VIA")).num_rows > 0
+
+
+def test_what_heads_add_to_features_is_written_a_layer_at_a_time(build: Build):
+    file = pq.ParquetFile(build.path / FEATURES)
+
+    assert [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)] == list(models.N_FEATURES)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 
-from ingest.edges import Keep, Pool, rules, spread
+from ingest.edges import Group, Keep, Pool, compute, rules, spread
 from ingest.edges.tiles import Floors, NotFinite, Product, lengths
 from tests.unit.ingest.edges import cases
 from tests.unit.ingest.edges.brute import assert_is_truth, truth
@@ -147,3 +149,25 @@ def test_lengths_are_rounded_up_and_by_little_also_where_float32_cannot_hold_a_s
 
     assert (found >= exact).all()
     assert (found <= exact * (1 + 2e-4)).all()
+
+
+def test_a_unit_holds_two_dozen_bytes_of_a_column_at_most_however_many_layers_it_meets():
+    n_cols, rng = 4096, np.random.default_rng(5)
+    rows = torch.from_numpy(rng.standard_normal((32, 16), np.float32))
+
+    def peak(n_groups: int) -> int:
+        def groups():
+            for g in range(n_groups):
+                vectors = torch.from_numpy(rng.standard_normal((n_cols, 16), np.float32))
+                yield Group(g * n_cols, vectors, spread(vectors, pool))
+
+        with Pool(1) as pool:
+            tracemalloc.start()
+            compute(rows, 0, groups(), rules("FEEDS", Keep()), pool, spill=lambda group, found: None)
+            most = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+        return most
+
+    peak(1)  # compiles
+
+    assert peak(10) - peak(2) < 24 * 8 * n_cols
