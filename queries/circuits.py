@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from atlas.errors import BadSetting
 from queries import cuts, through
 from queries.answers import Envelope, choice, count, rows, smallest
 from queries.held import Held, envelope, held, one_or_list, one_set
-from queries.neighbours import BY, Filter, around, size
+from queries.neighbours import BY, Filter, around, column, size
 from queries.paths import Asked, find
 from queries.resolve import Key, Node, resolve, resolve_all
 
@@ -40,7 +41,7 @@ class Circuit:
     nodes: pd.DataFrame
     """``key, type, layer, label, depth`` (steps from the keys), ``score`` (see :func:`circuit`)"""
     edges: pd.DataFrame
-    """``source, target, type, via, weight, z, share``"""
+    """``source, target, type, via, weight, z, share``, and what was asked by, where it was seen on a text"""
     roots: tuple[str, ...] = ()
     """the keys it was asked for"""
     attrs: Envelope = field(default_factory=dict)
@@ -89,7 +90,8 @@ def circuit(
     best product.
     ``by``: what is multiplied instead of abs(z): weight or share, or, where a text was observed, drive, TWERA or
     coactivation, how often both ends are active. ``live``: only edges whose ends are active together on that text.
-    ``min`` is in the unit of ``by``. ``attrs["observation"]`` names the text.
+    ``min`` is in the unit of ``by``. By these three, edges have a column of that name; ``attrs["observation"]`` names
+    the text.
     ``via``: ``heads`` lets edges pass through attention heads too, or one head such as ``L5H3``; they are at attention
     1, and the column ``via`` names the head.
     ``direction``: ``in`` (what leads to the keys), ``out``, or ``both`` (inwards and outwards, never zigzag).
@@ -175,7 +177,8 @@ def _grow(
         for score, key, other, row in kept:
             ends = (other, key) if side == "inputs" else (key, other)
             kind = _edge_type(growing.nodes[key].type, row["type"], side) + ("_VIA" if row["via"] else "")
-            growing.edges[*ends, kind, row["via"]] = (row["weight"], row["z"], row["share"])
+            evidence = (row[column(asked.by)],) if asked.by in cuts.EVIDENCE else ()
+            growing.edges[*ends, kind, row["via"]] = (row["weight"], row["z"], row["share"], *evidence)
             known = growing.nodes.get(other)
             if known is None:
                 growing.nodes[other] = _Found(None, row["type"], row["layer"], row["label"], step, score)
@@ -236,7 +239,9 @@ def _between(
         for path in answer.paths:
             for step in path.steps:
                 kind, _, head = step.type.partition(":")
-                growing.edges[step.source, step.target, kind, head] = (step.weight, step.z, step.share)
+                signed = step.size if by == "coactivation" else math.copysign(step.size, step.weight)
+                evidence = (signed,) if by in cuts.EVIDENCE else ()
+                growing.edges[step.source, step.target, kind, head] = (step.weight, step.z, step.share, *evidence)
             for place, key in enumerate(path.keys):
                 node = resolve(graph, key) if key not in growing.nodes else None
                 known = (
@@ -266,7 +271,8 @@ def _finished(growing: _Growing, roots: list[Node], attrs: Envelope) -> Circuit:
         key=lambda row: (row[4], -row[5], row[0]),
     )
     edges = [(*ends, *numbers) for ends, numbers in growing.edges.items()]
-    circuit = Circuit(rows(nodes, NODES), rows(edges, EDGES), tuple(node.key for node in roots), attrs)
+    evidence = {attrs["weight"]: "float"} if attrs["weight"] in cuts.EVIDENCE else {}
+    circuit = Circuit(rows(nodes, NODES), rows(edges, EDGES | evidence), tuple(node.key for node in roots), attrs)
     circuit.nodes.attrs = {**attrs}
     circuit.edges.attrs = {**attrs}
     return circuit

@@ -20,7 +20,7 @@ from atlas.errors import BadSetting
 UNKNOWN = math.inf
 EVIDENCE = ("drive", "twera", "coactivation")
 """orders that need an observed text"""
-AMONG_LIVE = "complete among sources that are live: active at 10 positions or more, and at more than one in 10,000"
+AMONG_LIVE = "of sources that are live: active at 10 positions or more, and at more than one in 10,000"
 """what by drive and TWERA is meant by complete: of sources that hardly ever fire, none was looked for"""
 _SLACK = 1 + 1e-6
 """What is derived from stored float32 statistics is rounded up by this factor."""

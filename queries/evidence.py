@@ -233,7 +233,10 @@ def _rests_on(build: Build, seen: Observation, weight: str) -> dict[str, Any]:
         "model": build.model,
         "set": build.set_key,
         "run": build.run,
-        "observation": seen.name,
-        "text": seen.manifest["corpus"]["name"],
-        "positions": seen.positions,
+        "observation": {
+            "name": seen.name,
+            "text": seen.manifest["corpus"]["name"],
+            "positions": seen.positions,
+            "run": seen.manifest["run"],
+        },
     }

@@ -10,7 +10,8 @@ from xml.sax.saxutils import escape, quoteattr
 import pandas as pd
 
 from queries.circuits import Circuit
-from queries.present_text import cut, footer, number, quoted, visible
+from queries.cuts import EVIDENCE
+from queries.present_text import cut, footer, number, quoted, signed, visible
 
 
 def tree(circuit: Circuit, width: int = 100) -> str:
@@ -35,7 +36,7 @@ def tree(circuit: Circuit, width: int = 100) -> str:
                 lines.append("")
             arrow = "reads" if inward else "writes to"
             lines.append(_cut(f"{root}  {_label(nodes[root])}  {arrow}", width))
-            _branch(lines, root, "", 1, below, nodes, {root}, width)
+            _branch(lines, root, "", 1, below, nodes, {root}, width, _shown(circuit))
     line = footer(circuit.edges, "connection")
     return "\n".join([*lines, "", line] if line else lines)
 
@@ -49,23 +50,26 @@ def _branch(
     nodes: dict[str, Any],
     unfolded: set[str],
     width: int,
+    by: str,
 ) -> None:
-    children = sorted(below.get(at, []), key=lambda child: (-abs(float(child[1]["z"])), child[0]))
+    children = sorted(below.get(at, []), key=lambda child: (-abs(float(child[1][by])), child[0]))
     for place, (key, edge) in enumerate(children):
         last = place == len(children) - 1
         node = nodes[key]
         unfolds = bool(below.get(key)) and node["type"] == "Feature"
         again = unfolds and (key in unfolded or node["depth"] != level)
         mark = " ↑" if again else ""
-        lines.append(
-            _cut(
-                f"{indent}{'└─' if last else '├─'} {number(float(edge['z']), 'z'):>6}  {key}  {_label(node)}{mark}",
-                width,
-            )
-        )
+        size = number(float(edge["z"]), "z") if by == "z" else signed(float(edge[by]))
+        lines.append(_cut(f"{indent}{'└─' if last else '├─'} {size:>6}  {key}  {_label(node)}{mark}", width))
         if unfolds and not again:
             unfolded.add(key)
-            _branch(lines, key, indent + ("   " if last else "│  "), level + 1, below, nodes, unfolded, width)
+            _branch(lines, key, indent + ("   " if last else "│  "), level + 1, below, nodes, unfolded, width, by)
+
+
+def _shown(circuit: Circuit) -> str:
+    """The number beside each connection: z, or what was seen on a text where the circuit was asked by it."""
+    by = str(circuit.attrs.get("weight"))
+    return by if by in EVIDENCE else "z"
 
 
 def dot(circuit: Circuit) -> str:

@@ -124,7 +124,7 @@ def number(value: float, kind: str = "") -> str:
 
 
 def signed(value: float) -> str:
-    return f"{value:+.3g}".replace("-", "−", 1) if value < 0 else f"{value:+.3g}"
+    return f"{value:+.3g}".replace("-", "−", 1) if value < 0 else f"{abs(value):+.3g}"
 
 
 def _cell(name: str, value: Any, token: bool) -> str:

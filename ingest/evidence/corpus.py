@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -297,6 +298,9 @@ def _dataset(request: Request) -> Iterator[str]:
         from datasets import load_dataset
     except ImportError:
         raise BadSource(f"{name} is no file, and datasets need `pip install datasets`") from None
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.ERROR)  # every try again would be a line of its own; what failed in the end is told below
     try:
         rows = load_dataset(name, config or None, split=split or "train", streaming=True)
         for row in rows:
@@ -308,3 +312,5 @@ def _dataset(request: Request) -> Iterator[str]:
     except (ConnectionError, OSError, ValueError) as error:  # what datasets raises for a name it cannot find or reach
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise Unreachable(f"{name!r} is no file here, and no dataset that can be read ({reason[:200]})") from error
+    finally:
+        hub.setLevel(level)

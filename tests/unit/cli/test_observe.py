@@ -134,7 +134,8 @@ def test_observations_stand_side_by_side_one_is_the_default_and_each_can_go(run:
     assert shown()["text"] == "two.txt"
     assert shown()["positions"] < longer
     first = run("examples", seen, "--observation", "one", "--json")[1]
-    assert json.loads(first)["text"] == "one.txt"
+    assert json.loads(first)["observation"]["text"] == "one.txt"
+    assert "on one.txt, " in run("examples", seen, "--observation", "one")[1]
     assert run("observe", SET, "--remove", "two", "-q")[0] == 0
     assert shown()["text"] != "two.txt"
     refused(run("observe", SET, "--remove", "two"), "no observation 'two'")

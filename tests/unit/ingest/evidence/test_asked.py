@@ -15,6 +15,7 @@ import queries
 from atlas.errors import BadBuild, BadKey, BadSetting
 from ingest.evidence import surface
 from queries import present
+from queries.present_text import signed
 from tests.unit.ingest.evidence.observed import EDGES, STRONGEST, busiest, signed_edges
 from tests.unit.queries.walks import walks
 
@@ -35,7 +36,7 @@ def test_inputs_by_drive_and_twera_are_the_strongest_of_all_features_kept_or_not
         best = np.argsort(-np.abs(score), kind="stable")[:STRONGEST]
         assert found["key"].tolist() == [keys[i] for i in best]
         assert found.attrs["complete"]
-        assert "among sources that are live" in found.attrs["note"]
+        assert "of sources that are live" in found.attrs["note"]
         assert found.attrs["observation"]["text"] == "windows-0.npy"
         assert found[by].abs().is_monotonic_decreasing
         beyond = queries.inputs(graph, key, of="features", by=by, k=200)
@@ -108,12 +109,17 @@ def test_a_circuit_by_evidence_grows_along_the_strongest_by_it(graph, tiny, trut
         found = queries.circuit(graph, key, depth=1, width=STRONGEST, by=by, live=True)
         best = queries.inputs(graph, key, k=STRONGEST, by=by, live=True)
         assert set(found.edges["source"]) == set(best["key"])
+        sizes = dict(zip(best["key"], best[by], strict=True))
+        assert found.edges.set_index("source")[by].to_dict() == sizes
+        shown = [line.split()[1] for line in present.circuit_as("text", found).splitlines() if line[:1] in ("├", "└")]
+        assert shown == [signed(size) for size in sorted(sizes.values(), key=abs, reverse=True)]
         assert found.attrs["observation"]["text"] == "windows-0.npy"
         deeper = queries.circuit(graph, key, depth=2, width=2, by=by)
         assert len(deeper.edges) > 2
         assert deeper.nodes["score"].iloc[0] == 1.0
     start = queries.inputs(graph, key, of="features", k=1, by="drive")["key"].iloc[0]
     between = queries.circuit(graph, start, to=key, by="drive", live=True)
+    assert (between.edges["drive"] * between.edges["weight"] > 0).all()
     (score,) = between.nodes.loc[between.nodes["key"] == key, "score"]
     assert score == pytest.approx(abs(queries.paths(graph, start, key, k=1, by="drive", live=True)["score"].iloc[0]))
 
