@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from atlas.errors import BadModel
-from ingest.families import Family, Get, n_heads_of, required
+from ingest.families import Family, Get, Values, n_heads_of, required, row
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def attention(family: Family, config: Any, get: Get, layer: int, d_model: int, w
     """One layer's heads. Raises :class:`atlas.errors.BadModel` where the model clips values: no edge is constant."""
     if getattr(config, "clip_qkv", None) is not None:
         raise BadModel(f"{where} clips its values at {config.clip_qkv}, so no edge through its heads is a constant")
-    w_v, _, w_o, _ = family.values(get, layer, config)
+    w_v, _, w_o, _ = _values(family, config, get, layer, d_model)
     n_heads, n_values = n_heads_of(config)
     return Attention(
         gain=gain_of(family, get, family.attention_norm, layer, d_model),
@@ -43,10 +43,11 @@ def attention(family: Family, config: Any, get: Get, layer: int, d_model: int, w
     )
 
 
-def constant(family: Family, config: Any, get: Get, layer: int) -> Float[Tensor, " d_model"]:
+def constant(family: Family, config: Any, get: Get, layer: int, d_model: int) -> Float[Tensor, " d_model"]:
     """``b_O + (b_V + b_norm W_V) W_O``: what a layer adds whatever it attends to, before a norm behind it."""
-    w_v, b_v, w_o, b_o = family.values(get, layer, config)
-    norm_bias = get(f"{family.attention_norm.format(layer)}.bias") if family.attention_norm else None
+    w_v, b_v, w_o, b_o = _values(family, config, get, layer, d_model)
+    norm = family.attention_norm
+    norm_bias = row(get, f"{norm.format(layer)}.bias", d_model) if norm else None
     value = torch.zeros(w_v.shape[1]) if b_v is None else b_v
     if norm_bias is not None:
         value = value + norm_bias @ w_v
@@ -63,4 +64,30 @@ def gain_of(family: Family, get: Get, name: str | None, layer: int | None, d_mod
         return None
     if not family.gains:
         return torch.ones(d_model)
-    return required(get, f"{name.format(layer)}.weight") + family.gain_offset
+    stored = f"{name.format(layer)}.weight"
+    required(get, stored)
+    found = row(get, stored, d_model)
+    assert found is not None
+    return found + family.gain_offset
+
+
+def _values(family: Family, config: Any, get: Get, layer: int, d_model: int) -> Values:
+    """One layer's values and what they are written with; raises :class:`atlas.errors.BadModel` where they are not of
+    the sizes that the config states."""
+    n_heads, n_values = n_heads_of(config)
+    fits, shapes = False, "other shapes"
+    try:
+        w_v, b_v, w_o, b_o = found = family.values(get, layer, config)
+        shapes = f"W_V {tuple(w_v.shape)} and W_O {tuple(w_o.shape)}"
+        n_written, own = w_o.shape[0], w_o.shape[0] // n_heads * n_values
+        fits = n_values > 0 and n_heads % n_values == n_written % n_heads == 0
+        fits &= w_v.shape == (d_model, own) and w_o.shape == (n_written, d_model)
+        fits &= (b_v is None or b_v.shape == (own,)) and (b_o is None or b_o.shape == (d_model,))
+    except (RuntimeError, ValueError, IndexError, ZeroDivisionError, TypeError):
+        pass
+    if not fits:
+        raise BadModel(
+            f"layer {layer}: its config states {n_heads} heads, {n_values} of them with values of their own, and a "
+            f"width of {d_model}; its attention, biases included, does not go with that ({shapes})"
+        )
+    return found

@@ -84,9 +84,9 @@ def separate(value: str, out: str) -> Callable[[Get, int, Any], Values]:
     def values(get: Get, layer: int, config: Any) -> Values:
         w_v, w_o = value.format(layer), out.format(layer)
         return (
-            required(get, f"{w_v}.weight").T,
+            required(get, f"{w_v}.weight").mT,
             get(f"{w_v}.bias"),
-            required(get, f"{w_o}.weight").T,
+            required(get, f"{w_o}.weight").mT,
             get(f"{w_o}.bias"),
         )
 
@@ -108,9 +108,9 @@ def joint(attention: str, out: str, *, by_head: bool) -> Callable[[Get, int, Any
             return rows[-n_kv * size :]
 
         return (
-            of_values(weight).T,
+            of_values(weight).mT,
             None if bias is None else of_values(bias),
-            required(get, f"{w_o}.weight").T,
+            required(get, f"{w_o}.weight").mT,
             get(f"{w_o}.bias"),
         )
 
@@ -121,6 +121,30 @@ def n_heads_of(config: Any) -> tuple[int, int]:
     """Heads, and heads that have values of their own, of the library's config."""
     heads = config.num_attention_heads
     return heads, getattr(config, "num_key_value_heads", None) or heads
+
+
+def sizes(embedding: Tensor, config: Any, where: str) -> tuple[int, int, int]:
+    """Rows of the embedding, width of the stream and layers; raises :class:`atlas.errors.BadModel` where the config
+    states others, or none."""
+    if embedding.dim() != 2:
+        raise BadModel(f"{where}: its embedding has shape {tuple(embedding.shape)}, expected tokens by width")
+    for name, found in zip(("vocab_size", "hidden_size"), embedding.shape, strict=True):
+        stated = getattr(config, name, found)
+        if stated != found:
+            raise BadModel(f"{where}: its config has {name} {stated!r}, its embedding {found}: one is of another model")
+    n_layers = config.num_hidden_layers
+    if not isinstance(n_layers, int) or n_layers < 1:
+        raise BadModel(f"{where}: its config has {n_layers!r} layers, expected a whole number above zero")
+    return embedding.shape[0], embedding.shape[1], n_layers
+
+
+def row(get: Get, name: str, d_model: int) -> Tensor | None:
+    """A gain or bias of the stream, None where there is none; raises :class:`atlas.errors.BadModel` for another
+    width."""
+    found = get(name)
+    if found is not None and found.shape != (d_model,):
+        raise BadModel(f"{name} has shape {tuple(found.shape)}, but the embedding a width of {d_model}")
+    return found
 
 
 def required(get: Get, name: str) -> Tensor:

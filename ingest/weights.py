@@ -25,7 +25,7 @@ from atlas.errors import BadModel
 from ingest import vocabulary
 from ingest.attention import Attention, constant, gain_of
 from ingest.attention import attention as heads
-from ingest.families import Family, Get, Norm, family_of, n_heads_of, required
+from ingest.families import Family, Get, Norm, family_of, n_heads_of, required, row, sizes
 from ingest.folders import Folder, open_folder
 from ingest.vocabulary import Vocabulary
 
@@ -142,29 +142,38 @@ def assemble(
         with opened() as again:
             return heads(family, config, lambda name: _clean(again, name, where), layer, d_model, where)
 
-    embedding = required(get, family.embedding)
-    n_vocab, d_model = embedding.shape
     if getattr(config, "quantization_config", None):
         raise BadModel(f"{where} is quantised; edges need its weights in floating point")
+    embedding = required(get, family.embedding)
+    n_vocab, d_model, n_layers = sizes(embedding, config, where)
     layers = []
-    for layer in range(config.num_hidden_layers):
-        added = constant(family, config, get, layer)
+    for layer in range(n_layers):
+        added = constant(family, config, get, layer, d_model)
         post = gain(family.post_attention_norm, layer)
         layers.append(
             LayerWeights(
-                mlp_gain=_sized(gain(family.mlp_norm, layer), d_model, where),
-                mlp_bias=get(f"{family.mlp_norm.format(layer)}.bias") if family.mlp_norm else None,
+                mlp_gain=gain(family.mlp_norm, layer),
+                mlp_bias=row(get, f"{family.mlp_norm.format(layer)}.bias", d_model) if family.mlp_norm else None,
                 post_mlp_gain=gain(family.post_mlp_norm, layer),
                 attention_constant=added if post is None else added * post,
             )
         )
     tied = getattr(config, "tie_word_embeddings", False)
     unembedding_bias = get("lm_head.bias")
-    final_gain = _sized(gain(family.final_norm), d_model, where)
+    final_gain = gain(family.final_norm)
     assert final_gain is not None
+    unembedding = embedding if tied else _unembedding(get)
+    positions = get(family.positions) if family.positions else None
+    for name, found in (("unembedding", unembedding), ("table of positions", positions)):
+        if found is not None and (found.dim() != 2 or found.shape[1] != d_model):
+            raise BadModel(
+                f"{where}: its {name} has shape {tuple(found.shape)}, but its embedding a width of {d_model}"
+            )
+    if len(unembedding) != n_vocab:
+        raise BadModel(f"{where}: its unembedding has {len(unembedding)} rows, its embedding {n_vocab}")
     return ModelWeights(
         family=family.name,
-        n_layers=config.num_hidden_layers,
+        n_layers=n_layers,
         d_model=d_model,
         n_vocab=n_vocab,
         vocabulary=vocabulary.read(tokenizer, n_vocab),
@@ -172,11 +181,11 @@ def assemble(
         eps=next((getattr(config, name) for name in _EPS if getattr(config, name, None)), 1e-5),
         embedding=embedding,
         embedding_scale=d_model**0.5 if family.scaled_embedding else 1.0,
-        positions=get(family.positions) if family.positions else None,
+        positions=positions,
         layers=layers,
         final_gain=final_gain,
-        final_bias=get(f"{family.final_norm}.bias"),
-        unembedding=embedding if tied else _unembedding(get),
+        final_bias=row(get, f"{family.final_norm}.bias", d_model),
+        unembedding=unembedding,
         # TransformerLens gives every model one, of zeros where there is none
         unembedding_bias=None if unembedding_bias is None or not unembedding_bias.any() else unembedding_bias,
         soft_cap=getattr(config, "final_logit_softcapping", None),
@@ -209,10 +218,10 @@ def _stored(folder: Folder, tokenizer: Any) -> ModelWeights:
     config_path = folder.path("config.json")
     try:
         config = AutoConfig.from_pretrained(config_path.parent, local_files_only=True)
-    except (ValueError, KeyError, OSError) as error:
+    except Exception as error:  # transformers raises whatever its configs raise
         kind = _model_type(config_path)
         family_of(kind, folder.where)
-        raise BadModel(f"{folder.where}: config.json cannot be read ({str(error).splitlines()[0]})") from error
+        raise BadModel(f"{folder.where}: config.json cannot be read ({_reason(error)})") from error
     family = family_of(config, folder.where)
     if tokenizer is None:
         used = [name for name in names if _TOKENIZER.match(name)]
@@ -226,9 +235,8 @@ def _stored(folder: Folder, tokenizer: Any) -> ModelWeights:
         try:
             tokenizer = AutoTokenizer.from_pretrained(config_path.parent, local_files_only=True)
         except Exception as error:  # transformers raises whatever its tokenizers raise
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise BadModel(
-                f"{folder.where}: its tokenizer cannot be read ({reason}); save it again with this version of "
+                f"{folder.where}: its tokenizer cannot be read ({_reason(error)}); save it again with this version of "
                 f"transformers ({version('transformers')}), or give the loaded model and its tokenizer"
             ) from error
     else:
@@ -343,18 +351,19 @@ def digest(files: dict[str, str]) -> str:
 def _model_type(path: Path) -> str:
     try:
         return str(json.loads(path.read_text()).get("model_type"))
-    except (ValueError, AttributeError, OSError):
+    except (ValueError, AttributeError, OSError, RecursionError):
         raise BadModel(f"{path.name} is not the JSON of a transformers config") from None
 
 
-def _sized(gain: Tensor | None, d_model: int, where: str) -> Tensor | None:
-    if gain is not None and gain.shape != (d_model,):
-        raise BadModel(f"{where}: a norm has {gain.shape[0]} gains, but the embedding a width of {d_model}")
-    return gain
+def _reason(error: Exception) -> str:
+    """A library's own words, as far as they go on one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200].rstrip(": ")
 
 
 def _clean(parameter: Get, name: str, where: str) -> Tensor | None:
     found = parameter(name)
+    if found is not None and not found.is_floating_point():
+        raise BadModel(f"{where}: {name} is stored as {found.dtype}; weights must be floating point")
     return None if found is None else _finite(found.detach().to("cpu", torch.float32), name, where)
 
 
