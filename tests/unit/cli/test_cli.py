@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -200,3 +203,38 @@ def test_a_reader_that_stops_early_is_no_error(store: Path, small: toy.Toy):
     )
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture
+def ctrl_c_counts():
+    """A suite in the background of a shell inherits that SIGINT is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def asking() -> list[str]:
+    """Processes of ours that answer somebody's own Cypher."""
+    tasks = Path(f"/proc/{os.getpid()}/task")
+    children = [child for task in tasks.glob("*/children") for child in task.read_text().split()]
+    commands = {child: Path(f"/proc/{child}/cmdline").read_text() for child in children}
+    return [child for child, command in commands.items() if "embedded.asking" in command]
+
+
+@pytest.mark.usefixtures("ctrl_c_counts")
+def test_ctrl_c_ends_a_question_with_one_line_and_leaves_nothing_running(run, monkeypatch):
+    module = importlib.import_module("queries.motifs")  # elsewhere the name says the function in it
+    monkeypatch.setattr(module, "rewire", lambda *_: signal.raise_signal(signal.SIGINT))
+    # a terminal shows ^C where the cursor is, so the line begins anew
+    interrupted = (130, "", "\nInterrupted. The atlas is as it was; run the same command again to go on.\n")
+    assert run("motifs", "--samples", "3") == interrupted
+
+    before = {*asking()}
+    names = "abcdefg"
+    # a sum over seven features at a time: more terms than any engine adds up in a minute
+    nodes, terms = ", ".join(f"({name}:Feature)" for name in names), " + ".join(f"{name}.bias" for name in names)
+    threading.Timer(1.5, os.kill, [os.getpid(), signal.SIGINT]).start()
+
+    assert run("cypher", f"MATCH {nodes} RETURN sum(sqrt(abs({terms}))) AS n", "--timeout", "60") == interrupted
+    assert {*asking()} <= before
+    assert run("models")[0] == 0
