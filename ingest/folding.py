@@ -67,6 +67,12 @@ class _Layer:
     skip: Skip | None
     """where paths run through skips"""
 
+    def small(self) -> _Layer:
+        """The layer without its matrices. Copied: a view of a tensor that was read keeps the whole file in memory."""
+        empty = self.reads.new_empty(0)
+        vectors = {name: getattr(self, name).clone() for name in ("bias", "threshold", "constant_write")}
+        return replace(self, reads=empty, writes=empty, **vectors)
+
     @property
     def bytes(self) -> int:
         return (self.reads.numel() + self.writes.numel()) * self.reads.element_size()
@@ -210,8 +216,7 @@ class Vectors:
             self._kept.move_to_end(layer)
             return self._kept[layer]
         made = self._fold(self.source.load(layer))
-        empty = made.reads.new_empty(0)
-        self._small[layer] = replace(made, reads=empty, writes=empty)
+        self._small[layer] = made.small()
         self._kept[layer] = made
         while len(self._kept) > 1 and sum(kept.bytes for kept in self._kept.values()) > self.cache_bytes:
             self._kept.popitem(last=False)

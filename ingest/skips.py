@@ -95,7 +95,7 @@ def of_layer(transcoder: Transcoder, model: ModelWeights, sigmas: Sigmas | None,
             "skips need its mean over one"
         )
     return Skip(
-        w_skip=transcoder.w_skip.to(*place),
+        w_skip=transcoder.w_skip.to(*place, copy=True),  # a view would keep the layer's whole file in memory
         gain=here(norms.mlp_gain) if post else None,
         bias=here(norms.mlp_bias) if post else None,
         centred=transcoder.read is ReadSite.RESID_MID_CENTRED or (normalised and model.norm is Norm.LAYER),

@@ -116,3 +116,11 @@ def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(run, source, tmp_p
     for part in ("97 features", "products", "3 pairs of layers", "edges", "disk", "memory", "time"):
         assert part in out
     assert not (tmp_path / "builds").exists()
+
+
+def test_exact_sums_are_among_the_settings_of_a_build_that_asked_for_them(run, source):
+    run(*source)
+    run(*source, "--exact-sums")
+
+    kept = [build.manifest["settings"]["keep"] for build in builds.finished()]
+    assert sorted(one.get("exact_sums", False) for one in kept) == [False, True]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,10 +12,12 @@ from atlas.errors import BadTranscoder
 from atlas.model import Activation, ReadSite, WriteSite
 from ingest.families import Norm
 from ingest.folding import Vectors
+from ingest.sources import open_transcoders
 from ingest.sources.memory import InMemory
 from ingest.transcoder import SetInfo, Transcoder
 from ingest.weights import ModelWeights, open_model
 from tests.unit.ingest import models
+from tests.unit.ingest.tiny import write_both
 
 R, W = ReadSite, WriteSite
 
@@ -194,3 +197,15 @@ def test_the_models_norm_decides_what_is_centred():
         "gemma2": Norm.RMS,
         "qwen3": Norm.RMS,
     }
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="what is mapped can be read on Linux only")
+def test_the_file_of_a_layer_that_was_let_go_is_not_held_for_the_sake_of_its_biases(tmp_path: Path):
+    model, transcoders = write_both(tmp_path)
+    vectors = Vectors(open_model(model), open_transcoders(transcoders), cache_bytes=0)
+
+    for layer in vectors.layers:
+        assert len(vectors.bias(layer)) == len(vectors.reads(layer))
+
+    mapped = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if transcoders in line}
+    assert len(mapped) <= 1
