@@ -75,7 +75,7 @@ def _values(family: Family, config: Any, get: Get, layer: int, d_model: int) -> 
     """One layer's values and what they are written with; raises :class:`atlas.errors.BadModel` where they are not of
     the sizes that the config states."""
     n_heads, n_values = n_heads_of(config)
-    fits, shapes = False, "other shapes"
+    found, fits, shapes = None, False, "other shapes"
     try:
         w_v, b_v, w_o, b_o = found = family.values(get, layer, config)
         shapes = f"W_V {tuple(w_v.shape)} and W_O {tuple(w_o.shape)}"
@@ -85,7 +85,7 @@ def _values(family: Family, config: Any, get: Get, layer: int, d_model: int) -> 
         fits &= (b_v is None or b_v.shape == (own,)) and (b_o is None or b_o.shape == (d_model,))
     except (RuntimeError, ValueError, IndexError, ZeroDivisionError, TypeError):
         pass
-    if not fits:
+    if found is None or not fits:
         raise BadModel(
             f"layer {layer}: its config states {n_heads} heads, {n_values} of them with values of their own, and a "
             f"width of {d_model}; its attention, biases included, does not go with that ({shapes})"
