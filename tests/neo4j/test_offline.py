@@ -41,6 +41,7 @@ def test_the_importer_of_the_other_version_writes_the_same_graph(
 
     plan = offline.write([toy.build], tmp_path / "files", silent)
     offline._run(stopped, plan, silent)
+    assert (tmp_path / "files" / "import.report").exists()
     with stopped, offline.opened(stopped) as store:
         offline.finish(store, [toy.build])
 

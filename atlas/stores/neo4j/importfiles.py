@@ -97,6 +97,7 @@ class Files:
             "--id-type=integer",
             "--bad-tolerance=0",
             "--overwrite-destination",
+            f"--report-file={self._folder / 'import.report'}",  # else where the caller stands
         ]
         arguments = ("database", "import", "full", DATABASE, *options, *self._arguments)
         plan = Plan(self._folder, arguments, self._nodes, edges)
