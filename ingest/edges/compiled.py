@@ -16,7 +16,7 @@ from ingest.edges.pool import Pool
 from ingest.edges.sweep import ABS, NEG, POS, Z, empty_reservoirs, settle_reservoirs, sweep, warm_cols, warm_rows
 from ingest.edges.tiles import SLACK, Floors, Product, Proposed, Wanted
 
-TILE = (1024, 4096)
+TILE = (1024, 2048)
 _KINDS = {"abs": ABS, "pos": POS, "neg": NEG, "z": Z}
 
 
