@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import queries
 from atlas.errors import BadKey, StoreLocked
 from atlas.stores.neo4j import Neo4jStore, publish, state
 from tests.neo4j import graphs
@@ -50,6 +51,17 @@ def test_another_run_of_a_set_replaces_it_and_leaves_the_others(
 
     assert graphs.on(place) == graphs.of(newer, bystander)
     assert graphs.internal(place) == {}
+
+
+def test_a_reader_that_stays_open_is_told_of_sets_that_come_and_go(store: Neo4jStore, place: Place, small: Toy):
+    with Neo4jStore(place.address, user=place.user, password=place.password) as reader:
+        held = [list(queries.sets(reader)["set"])]
+        store.add(small.build)
+        held.append(list(queries.sets(reader)["set"]))
+        store.remove("toy")
+        held.append(list(queries.sets(reader)["set"]))
+
+    assert held == [[], [small.set_key], []]
 
 
 @pytest.mark.parametrize("at_once", [20_000, 7], ids=["in one transaction", "in pieces"])

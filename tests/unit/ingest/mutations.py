@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import resource
+import shutil
 import struct
+import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,43 @@ import torch
 from safetensors.torch import load_file, save_file
 
 Spoil = Callable[[Path], Any]
+_KILOBYTES, _SECONDS = 200_000, 10
+"""that a refusal may take"""
+
+
+def sweep(
+    good: Path, folder: Path, spoils: Iterable[tuple[str, Spoil]], read: Callable[[Path], Any], refusal: type[Exception]
+) -> list[str]:
+    """What goes wrong when copies of a folder are read that were spoiled: each must end in a ``refusal`` of one line,
+    in bounded memory and time, with nothing written."""
+    wrong = []
+    for name, spoil in spoils:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(good, folder)
+        spoil(folder)
+        before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+        memory, clock = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+        said = _ended(read, folder, refusal)
+        seconds = time.perf_counter() - clock
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory
+        if said is None or "\n" in said or not 20 < len(said) < 700:
+            wrong.append(f"{name}: {said}")
+        if grown > _KILOBYTES or seconds > _SECONDS:
+            wrong.append(f"{name}: {grown} kB, {seconds:.1f} s")
+        if {path: path.stat().st_mtime_ns for path in folder.rglob("*")} != before:
+            wrong.append(f"{name}: something was written")
+    return wrong
+
+
+def _ended(read: Callable[[Path], Any], folder: Path, refusal: type[Exception]) -> str | None:
+    """What was said; None where nothing was wrong, and the traceback's last line where it was no error of ours."""
+    try:
+        read(folder)
+    except refusal as error:
+        return str(error)
+    except Exception as error:
+        return f"\n{type(error).__name__}: {error}"
+    return None
 
 
 def truncated(path_of: Callable[[Path], Path]) -> Iterator[tuple[str, Spoil]]:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import resource
-import shutil
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -216,37 +213,11 @@ def test_every_spoiled_file_ends_in_one_clear_line_in_bounded_memory_and_time(tm
     write(good)
     read_all(good)
     monkeypatch.setenv("ATLAS_HOME", str(tmp_path / "home"))
-    folder = tmp_path / "bad" / layout
-    wrong = []
 
-    for name, spoil in spoils():
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(good, folder)
-        spoil(folder)
-        before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-        memory, clock = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-        said = ended(folder)
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory  # kilobytes
-        if said is None or "\n" in said or not 20 < len(said) < 700:
-            wrong.append(f"{name}: {said}")
-        if grown > 200_000 or time.perf_counter() - clock > 10:
-            wrong.append(f"{name}: {grown} kB, {time.perf_counter() - clock:.1f} s")
-        if {path: path.stat().st_mtime_ns for path in folder.rglob("*")} != before:
-            wrong.append(f"{name}: something was written")
+    wrong = mutations.sweep(good, tmp_path / "bad" / layout, spoils(), read_all, BadSource)
 
     assert not wrong, "\n".join(wrong)
     assert not (tmp_path / "home").exists()
-
-
-def ended(folder: Path) -> str | None:
-    """What was said; None where nothing was wrong, and the traceback's last line where it was no error of ours."""
-    try:
-        read_all(folder)
-    except BadSource as error:
-        return str(error)
-    except Exception as error:
-        return f"\n{type(error).__name__}: {error}"
-    return None
 
 
 def test_there_are_two_hundred_of_them():
