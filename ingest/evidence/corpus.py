@@ -91,8 +91,9 @@ class Corpus:
 def prepare(request: Request, tokenizer: Any, n_vocab: int, folder: Path, progress: Progress | None = None) -> Corpus:
     """Tokenise into ``folder`` (once: a second call finds it there) and open it.
 
-    Raises :class:`atlas.errors.BadSource` for a text that is empty, not there, of the wrong encoding or without the
-    asked column, and for ids that the model does not have.
+    Raises :class:`atlas.errors.BadSource` for a text that is empty, shorter than a window, not there, of the wrong
+    encoding or without the asked column, for ids that the model does not have, and where fewer positions are asked for
+    than one window has.
     """
     if (folder / "corpus.json").exists():
         manifest = json.loads((folder / "corpus.json").read_text())
@@ -109,14 +110,33 @@ def head(request: Request, tokenizer: Any, n_vocab: int, count: int) -> Corpus:
     """The first ``count`` windows, in memory: enough to time a run and to see that the text can be read."""
     source, rows = _given(request, n_vocab) if request.ids else _tokenised(request, tokenizer, n_vocab, None)
     found = list(islice(rows, count))
-    if not found:
-        raise _nothing(request)
-    starts = np.cumsum([0] + [len(row) for row in found])
+    lengths = [len(row) for row in found]
+    _enough(request, tokenizer, lengths, whole=len(found) < count)
+    starts = np.cumsum([0, *lengths])
     return Corpus(np.concatenate(found).astype(np.int32), starts, request.ids is not None, source)
 
 
-def _nothing(request: Request) -> BadSource:
-    return BadSource(f"{request.ids or request.text} holds no text; give a text of at least one word")
+def _enough(request: Request, tokenizer: Any, lengths: list[int], *, whole: bool = True) -> None:
+    """Refuses a text without a token, and a whole one that cannot fill a window: some of its documents may be shorter
+    than that, but all of them together are to be more than one sentence."""
+    if not lengths:
+        raise BadSource(f"{request.ids or request.text} holds no text; give a text of at least one word")
+    begun = 0 if tokenizer.bos_token_id is None else 1
+    tokens = sum(lengths) - begun * len(lengths)
+    if request.text and whole and tokens + begun < request.context:
+        raise BadSource(
+            f"{request.text} has {tokens:,} tokens, less than one window of {request.context:,}; give more text, or "
+            f"smaller windows (`atlas observe --context {tokens + begun}`)"
+        )
+
+
+def _one_window(request: Request, length: int) -> None:
+    """Windows are drawn whole, so fewer positions than one has cannot be."""
+    if request.tokens is not None and request.tokens < length:
+        raise BadSource(
+            f"{request.tokens:,} positions are less than one window of {length:,}; ask for more or, of a text, for "
+            "smaller windows (`atlas observe --context`)"
+        )
 
 
 def _write(request: Request, tokenizer: Any, n_vocab: int, folder: Path, progress: Progress | None) -> dict[str, Any]:
@@ -126,8 +146,7 @@ def _write(request: Request, tokenizer: Any, n_vocab: int, folder: Path, progres
         for row in rows:
             file.write(row.astype(np.int32).tobytes())
             lengths.append(len(row))
-    if not lengths:
-        raise _nothing(request)
+    _enough(request, tokenizer, lengths)
     starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     chosen = _chosen(np.asarray(lengths), request)
     everything = np.memmap(folder / "all.i32", np.int32, "r")
@@ -160,7 +179,7 @@ def _chosen(lengths: np.ndarray, request: Request) -> np.ndarray:
     if request.tokens is not None and lengths.sum() > request.tokens:
         order = np.random.default_rng(request.seed).permutation(len(lengths))
         count = int(np.searchsorted(np.cumsum(lengths[order]), request.tokens, side="right"))
-        chosen = np.sort(order[: max(count, 1)])
+        chosen = np.sort(order[:count])
     if request.part is None:
         return chosen
     number, of = request.part
@@ -181,6 +200,7 @@ def _given(request: Request, n_vocab: int) -> tuple[dict[str, Any], Iterator[np.
         raise BadSource(
             f"{path} holds {table.dtype} of shape {table.shape}; windows are whole numbers [n_windows, length]"
         )
+    longest = 0
     for row in table:
         if row.max() >= n_vocab:
             raise BadSource(
@@ -189,6 +209,8 @@ def _given(request: Request, n_vocab: int) -> tuple[dict[str, Any], Iterator[np.
         padded = row < 0
         if padded[0] or (np.diff(padded.astype(np.int8)) < 0).any():
             raise BadSource(f"{path} has padding before a token; padding belongs behind a window's last token")
+        longest = max(longest, len(row) - int(padded.sum()))
+    _one_window(request, longest)
     source = {"kind": "ids", "name": path.name, "sha256": sha256(path)}
     return source, (np.asarray(row[row >= 0]) for row in table)
 
@@ -201,6 +223,7 @@ def _tokenised(
     span = request.context if bos is None else request.context - 1
     if span < 1:
         raise BadSource(f"a window of {request.context} has no room for a token; give --context 2 or more")
+    _one_window(request, request.context)
 
     def rows() -> Iterator[np.ndarray]:
         left, done, kept = np.empty(0, np.int64), 0, 0

@@ -257,10 +257,26 @@ def test_ids_and_other_input_that_makes_no_sense_are_one_line(run: Run, home: Pa
     refused(run("observe", SET, "--text", home / "one.txt", "--part", "half"), "the first half is 1/2")
     refused(run("observe", SET, "--text", home / "one.txt", "--device", "tpu"), "tpu")
     assert run("observe", SET)[0] == 2
-    (tmp_path / "short.txt").write_text(" ba")
-    code, said, _ = run("observe", SET, "--text", tmp_path / "short.txt", "--build-only", *QUICK)
-    assert code == 0  # shorter than a window is a window
-    assert "short.txt" in said
+    short = ("observe", SET, "--text", home / "one.txt", "--tokens", 100, *QUICK)
+    refused(run(*short), "100 positions are less than one window of 256")
+
+
+def test_a_text_shorter_than_a_window_is_one_line_and_leaves_nothing_behind(
+    run: Run, home: Path, made: Small, tmp_path: Path, words: list[str], seen: str
+):
+    text = "".join(words[:30])
+    (tmp_path / "short.txt").write_text(text)
+    n = len(made.tokenizer(text, add_special_tokens=False)["input_ids"])
+    asked = ("observe", SET, "--text", tmp_path / "short.txt", "--build-only", *QUICK)
+    before = {*home.glob("builds/*/observations/*")}
+
+    for given in ((), ("--dry-run",)):
+        refused(run(*asked, *given), f"short.txt has {n} tokens, less than one window of 256", f"--context {n + 1}")
+    assert {*home.glob("builds/*/observations/*")} == before
+    code, said, err = run(*asked, "--context", n + 1)
+    assert code == 0, err
+    assert f"{n} positions of short.txt" in said
+    assert run("fires", text)[0] == 0
 
 
 def test_a_tokenizer_that_disagrees_with_the_build_is_one_line(run: Run, home: Path, made: Small, tmp_path: Path):

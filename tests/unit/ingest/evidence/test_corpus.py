@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,7 @@ import pytest
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from atlas.errors import BadSource, Unreachable
-from ingest.evidence.corpus import PADDING, Corpus, Request, prepare
+from ingest.evidence.corpus import PADDING, Corpus, Request, head, prepare
 from ingest.evidence.observe import Subject
 from tests.unit.ingest import models
 
@@ -22,9 +23,18 @@ TEXTS = ["word2 word3 word4 word5 word6", "word7", "word8 word9 word10 word11 wo
 
 
 def read(folder: Path, **given: object) -> Corpus:
+    return prepare(Request(**{"context": 4, **given}), words(), N_VOCAB, folder / "corpus")
+
+
+def words() -> Any:
+    """A tokenizer to which a word is a token."""
     tokenizer = models.tokenizer()
     tokenizer.backend_tokenizer.pre_tokenizer = WhitespaceSplit()
-    return prepare(Request(**{"context": 4, **given}), tokenizer, N_VOCAB, folder / "corpus")
+    return tokenizer
+
+
+def begun(folder: Path, **given: object) -> Corpus:
+    return head(Request(**{"context": 4, **given}), words(), N_VOCAB, 8)
 
 
 def windows(corpus: Corpus) -> list[list[int]]:
@@ -98,6 +108,33 @@ def test_some_of_a_text_is_drawn_by_the_seed_and_halves_share_nothing(tmp_path: 
     assert first == again != other
     assert sum(map(len, first)) <= 40
     assert halves[0] + halves[1] == first
+
+
+def test_a_text_that_fills_no_window_is_refused_with_what_it_has_and_documents_of_a_longer_one_are_not(tmp_path: Path):
+    (tmp_path / "short.txt").write_text(TEXTS[2])
+    (tmp_path / "short.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in TEXTS))
+    pq.write_table(pa.table({"text": TEXTS[:2]}), tmp_path / "short.parquet")
+
+    # a start token stands before the words of a window
+    for name, context, tokens in (("short.txt", 9, 7), ("short.jsonl", 15, 13), ("short.parquet", 8, 6)):
+        said = f"{name} has {tokens} tokens, less than one window of {context}; .*--context {tokens + 1}"
+        for use in (read, begun):
+            with pytest.raises(BadSource, match=said) as caught:
+                use(tmp_path / f"{name}-refused", text=str(tmp_path / name), context=context)
+            assert "\n" not in str(caught.value)
+        found = read(tmp_path / name.replace(".", "-"), text=str(tmp_path / name), context=tokens + 1)
+        assert found.manifest["tokens"] == tokens + len(found)
+
+
+def test_fewer_positions_than_one_window_are_refused(tmp_path: Path):
+    (tmp_path / "a.txt").write_text(TEXTS[2])
+    np.save(tmp_path / "a.npy", np.array([[0, 5, 6, 7, 8, 9], [0, 6, -1, -1, -1, -1]]))
+
+    for use in (read, begun):
+        with pytest.raises(BadSource, match="3 positions are less than one window of 4; ask for more"):
+            use(tmp_path / "1", text=str(tmp_path / "a.txt"), tokens=3)
+        with pytest.raises(BadSource, match="3 positions are less than one window of 6; ask for more"):
+            use(tmp_path / "2", ids=str(tmp_path / "a.npy"), tokens=3)
 
 
 BAD = {
