@@ -10,6 +10,8 @@ Specification, format 1. Keywords as in RFC 2119. ::
         layers.parquet          one row a layer of the set: LAYER
         features.parquet        one row a feature, in the order of the build's row numbers: FEATURE
         edges/KIND.parquet      one row a kept edge, in the order of the build's files: source, target, EVIDENCE
+        edges/KIND_VIA/L0005H003.parquet   the same of one head, in the order of the build's file of that name: source,
+                                target, EVIDENCE_VIA; optional
         extra/FEEDS.parquet     edges the build did not keep: source, target, weight, EVIDENCE; sorted (target, source)
         examples.parquet        where features fire: EXAMPLE, sorted by (feature, kind, rank)
         windows.parquet         window int64, ids list<int32>: the windows that hold an example
@@ -21,6 +23,9 @@ Specification, format 1. Keywords as in RFC 2119. ::
   follow from the build's statistics as for kept ones (:meth:`atlas.staging.Build.derive`).
 * ``extra`` holds each live target's strongest live sources; into a feature that is not live nothing is looked for.
 * A statistic that is undefined is null: no lift without firing on both sides, no TWERA where the target never fires.
+* Edges through heads have evidence where the build had heads and the text was read for them: then the manifest says
+  ``"heads": true`` and there MUST be a file for each of the build's files of those kinds. An observation without them
+  reads as null. What the statistics are says :mod:`ingest.evidence.through`; into a logit only drive is defined.
 * ``kept_by`` is a set of bits: 1 weight, 2 z, 4 twera, 8 drive.
 """
 
@@ -55,8 +60,12 @@ EVIDENCE = pa.schema(
         ("kept_by", pa.int8()),
     ]
 )
+EVIDENCE_VIA = pa.schema(
+    [(name, pa.float32()) for name in ("attended", "lift", "drive_active", "drive_mean", "era", "twera")]
+)
 _ENDS = [("source", pa.int32()), ("target", pa.int32())]
 EDGE = pa.schema([*_ENDS, *EVIDENCE])
+EDGE_VIA = pa.schema([*_ENDS, *EVIDENCE_VIA])
 EXTRA = pa.schema([*_ENDS, ("weight", pa.float32()), *EVIDENCE])
 FEATURE = pa.schema(
     [
@@ -131,6 +140,18 @@ class Observation:
     def edges(self, kind: str) -> pa.Table:
         """Evidence for the kept edges, row for row; columns :data:`EDGE`."""
         return self._read(f"edges/{kind}.parquet")
+
+    @property
+    def heads(self) -> bool:
+        """Whether edges through heads have evidence."""
+        return bool(self.manifest.get("heads"))
+
+    def through(self, kind: str, name: str) -> pa.Table:
+        """Evidence for the edges of one kind through one head, row for row; columns :data:`EDGE_VIA`.
+
+        ``name``: the head's, :func:`atlas.through.file_name`. Where :attr:`heads` is false there is none to read.
+        """
+        return self._read(f"edges/{kind}/{name}.parquet")
 
     def extra(self) -> pa.Table:
         """Edges that evidence alone keeps; columns :data:`EXTRA`."""

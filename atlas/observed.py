@@ -49,15 +49,14 @@ class Observed(Build):
         if self.observation is None:
             return ""
         manifest = self.observation.manifest
-        return json.dumps(
-            {
-                "name": self.observation.name,
-                "text": manifest["corpus"]["name"],
-                "positions": manifest["positions"],
-                "strongest": manifest["strongest"],
-                "run": manifest["run"],
-            }
-        )
+        said = {
+            "name": self.observation.name,
+            "text": manifest["corpus"]["name"],
+            "positions": manifest["positions"],
+            "strongest": manifest["strongest"],
+            "run": manifest["run"],
+        }
+        return json.dumps(said | ({"heads": True} if self.observation.heads else {}))
 
     def rows(self, prefix: str) -> int:
         """Rows of all files whose name begins with ``prefix``, and the extra edges among FEEDS."""
@@ -83,10 +82,11 @@ class Observed(Build):
 
     def edges(self, kind: str) -> Iterator[pa.Table]:
         """As :meth:`atlas.staging.Build.edges`, with evidence; extra edges stand where their target's others stand."""
-        if kind in through.KINDS:  # nothing is observed of these
-            yield from super().edges(kind)
-            return
         fields = _evidence_of(schema.EDGE[kind])
+        if kind in through.KINDS:
+            for name, table in zip(self.edge_files(kind), super().edges(kind), strict=True):
+                yield self._through(kind, name.rpartition("/")[2].removesuffix(".parquet"), table, fields)
+            return
         names = self.edge_files(kind)
         first, low = 0, 0
         for number, table in enumerate(super().edges(kind)):
@@ -107,15 +107,27 @@ class Observed(Build):
                 ["source", "target", "weight", "z", "share", *(field.name for field in fields)]
             )
 
+    def _through(self, kind: str, head: str, edges: pa.Table, fields: list[pa.Field]) -> pa.Table:
+        """Edges of one kind through one head, with evidence; nothing is ever observed of PREDICTS."""
+        seen = self.observation.through(kind, head) if fields and self.observation and self.observation.heads else None
+        if seen is not None:
+            self._follow(seen, edges, f"edges/{kind}/{head}.parquet")
+        for field in fields:
+            edges = edges.append_column(field, pa.nulls(len(edges), field.type) if seen is None else seen[field.name])
+        return edges
+
     def _with_evidence(self, kind: str, edges: pa.Table, first: int) -> pa.Table:
-        assert self.observation is not None
         evidence = self._evidence(kind).slice(first, len(edges))
-        if not (evidence["source"].equals(edges["source"]) and evidence["target"].equals(edges["target"])):
-            where = self.observation.path / f"edges/{kind}.parquet"
-            raise BadBuild(f"{where} does not follow the build's edges; observe the text again")
+        self._follow(evidence, edges, f"edges/{kind}.parquet")
         for name in EVIDENCE.names:
             edges = edges.append_column(name, evidence[name])
         return edges
+
+    def _follow(self, evidence: pa.Table, edges: pa.Table, file: str) -> None:
+        assert self.observation is not None
+        if not (evidence["source"].equals(edges["source"]) and evidence["target"].equals(edges["target"])):
+            where = self.observation.path / file
+            raise BadBuild(f"{where} does not follow the build's edges; observe the text again")
 
     def _with_extra(self, edges: pa.Table, low: int, high: int) -> pa.Table:
         """With the extra edges into rows ``low`` to ``high - 1``."""

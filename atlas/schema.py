@@ -62,6 +62,16 @@ _VIA = (
     _int("layer", "the block whose attention it passes through"),
     _int("head", "which of that block's heads, from 0"),
 )
+_EVIDENCE_VIA = (
+    _float("attended", "attention to firings of the source, summed where the target is active; null into a logit"),
+    _float("lift", "attended over what it would be if attention to the source and the target were independent"),
+    _float(
+        "drive_active", "weight * mean activation of the source when active * mean of 1 / sigma of every norm passed"
+    ),
+    _float("drive_mean", "the same with the mean over all counted positions of what the head brings of the source"),
+    _float("era", "weight * mean over all counted positions of what the head brings where the target is active"),
+    _float("twera", "weight * mean of what the head brings * the target's activation / mean of the target's"),
+)
 MOST_HEADS, MOST_POSITIONS = 8, 16
 """of each, what a feature names"""
 THROUGH = (
@@ -259,6 +269,7 @@ EDGES: tuple[Edge, ...] = (
         "what a token's embedding adds to a feature through one attention head that attends to it alone",
         "as ACTIVATES, at attention 1; the denominators of the norms around attention left out too",
         _VIA,
+        _EVIDENCE_VIA,
     ),
     Edge(
         "FEEDS_VIA",
@@ -267,6 +278,7 @@ EDGES: tuple[Edge, ...] = (
         "what one feature adds to another through one attention head that attends to it alone",
         "as FEEDS, at attention 1; the denominators of the norms around attention left out too",
         _VIA,
+        _EVIDENCE_VIA,
     ),
     Edge(
         "PROMOTES_VIA",
@@ -275,6 +287,7 @@ EDGES: tuple[Edge, ...] = (
         "what a feature adds to a token's logit through one attention head that attends to it alone",
         "as PROMOTES, at attention 1; the denominators of the norms around attention left out too",
         _VIA,
+        _EVIDENCE_VIA,
     ),
     Edge(
         "PREDICTS",

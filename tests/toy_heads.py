@@ -1,6 +1,7 @@
 """Edges through heads for the toy atlas, random and hand-checkable: written from the specification in atlas/through.py.
 
 ``add(toy)`` puts them into a toy's folder and returns the build with the truth as plain rows. Two heads a layer.
+``see(made)`` puts an observation of them beside it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atlas.staging import Build, open_build
+from atlas import observations, schema
+from atlas.staging import ALWAYS, Build, open_build
+from atlas.through import VIA
 from tests.toy import Toy
 
 N_HEADS = 2
@@ -115,3 +118,55 @@ def _write(path: Path, files: dict[str, pa.Table], extra: int) -> None:
             "sha256": hashlib.sha256(content).hexdigest(),
         }
     (path / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+
+
+Seen = dict[str, dict[tuple[str, str, int, int], tuple[float | None, ...]]]
+"""by kind: source and target keys, layer and head, and evidence in the order of the schema"""
+
+
+def see(made: WithHeads, seed: int = 11, *, heads: bool = True) -> Seen:
+    """Put an observation beside the build, from the specification in atlas/observations.py, and return what it says of
+    edges through heads; with ``heads`` false it says nothing of them, as those that were made without heads."""
+    rng = np.random.default_rng(seed)
+    build, path = made.build, made.build.path / "observations" / "seen"
+    n, keys = build.n_features, {label: made.toy.keys(label) for label in ("Token", "Feature")}
+    files: dict[str, pa.Table] = {"features.parquet": _nothing(observations.FEATURE, n)}
+    files["extra/FEEDS.parquet"] = observations.EXTRA.empty_table()
+    for kind in ALWAYS:
+        ends = pa.concat_tables(table.select(["source", "target"]) for table in build.edges(kind))
+        table = _nothing(observations.EDGE, len(ends))
+        for at, name in enumerate(("source", "target")):
+            table = table.set_column(at, observations.EDGE.field(name), ends[name])
+        ones = {"n_both": np.ones(len(ends), np.int64), "kept_by": np.ones(len(ends), np.int8)}
+        for name, column in ones.items():
+            table = table.set_column(table.schema.get_field_index(name), name, pa.array(column))
+        files[f"edges/{kind}.parquet"] = table
+    said: Seen = {kind: {} for kind in VIA}
+    for kind in VIA:
+        source, target = (keys[label] for label in (schema.EDGE[kind].source, schema.EDGE[kind].target))
+        for file, edges in zip(build.edge_files(kind), build.edges(kind), strict=True):
+            numbers = rng.normal(0, 1, (len(edges), len(observations.EVIDENCE_VIA))).astype(np.float32)
+            undefined = rng.random(numbers.shape) < 0.2
+            undefined |= [kind == "PROMOTES_VIA" and not p.name.startswith("drive") for p in observations.EVIDENCE_VIA]
+            columns = [pa.array(numbers[:, i], mask=undefined[:, i]) for i in range(numbers.shape[1])]
+            ends = [edges[name] for name in ("source", "target")]
+            files[file] = pa.table([*ends, *columns], schema=observations.EDGE_VIA)
+            places = edges.select(["source", "target", "layer", "head"]).to_pylist()
+            for place, row in zip(places, zip(*(c.to_pylist() for c in columns), strict=True), strict=True):
+                ends = source[place["source"]], target[place["target"]]
+                said[kind][(*ends, place["layer"], place["head"])] = row if heads else (None,) * len(row)
+    if not heads:
+        files = {name: table for name, table in files.items() if "_VIA" not in name}
+    entries = {}
+    for name, table in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, path / name)
+        entries[name] = {"rows": len(table), "bytes": (path / name).stat().st_size}
+    manifest = {"format": 1, "build": build.run, "run": f"seen-{seed}-{heads}", "corpus": {"name": "text"}}
+    manifest |= {"positions": 9, "strongest": 1, "files": entries} | ({"heads": True} if heads else {})
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    return said
+
+
+def _nothing(columns: pa.Schema, n: int) -> pa.Table:
+    return pa.table([pa.nulls(n, field.type) for field in columns], schema=columns)

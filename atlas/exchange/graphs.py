@@ -22,6 +22,7 @@ from atlas.errors import BadSetting
 from atlas.exchange import tables
 from atlas.observed import Observed, observed
 from atlas.staging import ALWAYS, Build, with_keys
+from atlas.through import VIA
 
 Progress = Callable[[str, int, int], None]
 _SHOWN = {"Feature": ("label", "layer", "idx"), "Token": ("text", "token_id")}
@@ -83,8 +84,12 @@ def _carried(seen: Observed) -> dict[str, pa.DataType]:
     """What an edge says: its weights, and evidence where a text was observed."""
     edge = schema.EDGE[ALWAYS[0]]
     names = [p.name for p in (edge.stored if seen.observation else edge.properties)]
-    of_heads = {"layer": pa.int64(), "head": pa.int64()} if "Head" in seen.labels else {}
-    return {name: edge.stored_arrow.field(name).type for name in names} | of_heads
+    carried = {name: edge.stored_arrow.field(name).type for name in names}
+    if "Head" in seen.labels:
+        through = schema.EDGE[VIA[0]]
+        names = [p.name for p in (through.stored if seen.observation else through.properties)]
+        carried |= {name: through.stored_arrow.field(name).type for name in names}
+    return carried
 
 
 def _declare(file: TextIO, element: str, columns: dict[str, pa.DataType]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from atlas import schema
 from atlas.staging import open_build
 from atlas.stores import Store
+from atlas.through import VIA
 from tests import toy_heads
 from tests.conformance.conftest import Place
 from tests.conformance.test_store import BYSTANDER, edges, truth
@@ -54,6 +56,43 @@ def test_every_edge_through_a_head_comes_out_as_it_went_in(loaded):
         named = store.run("MATCH (f:Feature {key: $key}) RETURN f.heads AS heads, f.head_norms AS norms", key=row)
         assert list(named["heads"][0]) == made.features[20][0]
         assert [round(float(norm), 1) for norm in named["norms"][0]] == made.features[20][1]
+
+
+def evidence(store: Store, kind: str) -> dict[tuple, tuple]:
+    edge = schema.EDGE[kind]
+    columns = ", ".join(f"e.{p.name} AS {p.name}" for p in edge.evidence)
+    rows = store.rows(
+        f"MATCH (a:{edge.source})-[e:{kind}]->(b:{edge.target}) RETURN a.key AS source, b.key AS target, "
+        f"e.layer AS layer, e.head AS head, {columns}"
+    )
+    at = ("source", "target", "layer", "head")
+    return {tuple(row[name] for name in at): tuple(row[p.name] for p in edge.evidence) for row in rows}
+
+
+def test_what_was_observed_of_edges_through_heads_is_on_them_and_nothing_where_nothing_was(loaded):
+    place, made = loaded
+    with place.writing() as store:
+        assert all(set(row) == {None} for kind in VIA for row in evidence(store, kind).values())
+
+        said = toy_heads.see(made)
+        store.add(made.build)
+
+        for kind in VIA:
+            assert len(said[kind]) == len(made.edges[kind])
+            assert evidence(store, kind) == said[kind], kind
+        assert json.loads(store.run("MATCH (s:TranscoderSet) RETURN s.observation AS seen")["seen"][0])["heads"]
+        assert found(store, "FEEDS_VIA") == {_rounded(row) for row in made.edges["FEEDS_VIA"]}
+        assert store.doctor().query("state == 'wrong'").to_dict("records") == []
+
+
+def test_an_observation_made_without_heads_says_nothing_of_them(loaded):
+    place, made = loaded
+    said = toy_heads.see(made, heads=False)
+    with place.writing() as store:
+        store.add(made.build)
+
+        assert all(evidence(store, kind) == said[kind] for kind in VIA)
+        assert "heads" not in json.loads(store.run("MATCH (s:TranscoderSet) RETURN s.observation AS seen")["seen"][0])
 
 
 def test_a_sound_atlas_with_heads_has_nothing_to_mend_and_a_lost_edge_is_found(loaded):

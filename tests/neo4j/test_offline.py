@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from atlas.errors import BadBuild, StoreError
 from atlas.server import CURRENT, LTS, VERSIONS, Server
 from atlas.stores.neo4j import Neo4jStore, offline
+from tests import toy, toy_heads
 from tests.neo4j import graphs, servers
 from tests.neo4j.servers import Place
 from tests.toy import Toy
@@ -17,6 +19,17 @@ from tests.toy import Toy
 
 def silent(what: str, done: int, total: int) -> None:
     """Nobody watches."""
+
+
+def test_the_importers_files_carry_what_was_observed_of_edges_through_heads(tmp_path: Path):
+    made = toy_heads.add(toy.write(tmp_path / "home" / "builds" / "toy"))
+    said = toy_heads.see(made)["FEEDS_VIA"]
+
+    offline.write([made.build], tmp_path / "files", silent)
+
+    tables = [pq.read_table(file) for file in sorted((tmp_path / "files/edges/FEEDS_VIA").glob("*.parquet"))]
+    found = [value for table in tables for value in table["attended:float"].to_pylist()]
+    assert sorted(found, key=str) == sorted((row[0] for row in said.values()), key=str)
 
 
 @pytest.fixture

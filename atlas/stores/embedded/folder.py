@@ -30,7 +30,7 @@ from typing import IO, Any
 from atlas.errors import NoAtlas, NoSpace, StoreError, StoreLocked, StoreVersion
 from atlas.stores.embedded.engine import PINNED
 
-FORMAT = 2
+FORMAT = 3
 GRAPH, INDEX, ADJACENCY, VECTORS = "atlas.lbug", "search.sqlite", "adjacency", "vectors"
 _HOW = "`atlas ingest NAME` makes one, `atlas load BUILD` loads one that is staged, `make demo` shows a small one"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

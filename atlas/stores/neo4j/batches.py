@@ -56,6 +56,20 @@ MATCH (target:Loading {row: edge[0]})
 CREATE (source)-[:KIND {PROPERTIES}]->(target)
 """
 )
+_PREDICTS = (
+    _ONCE
+    + """
+MATCH (source:Loading {row: item[0]})
+OPTIONAL MATCH (source)-[old:PREDICTS]->(:Token) WHERE old.run = item[1][0][RUN]
+WITH source, item, collect(old) AS before
+FOREACH (e IN before | DELETE e)
+WITH source, item
+UNWIND item[1] AS edge
+MATCH (target:Loading {row: edge[0]})
+CREATE (source)-[:PREDICTS {PROPERTIES}]->(target)
+"""
+)
+"""Both ends outlive a set that is replaced, so its run's own, loaded before, make way."""
 _SHIFT = 32
 
 
@@ -119,7 +133,9 @@ def edges(build: Observed, load: Load) -> Iterator[Batch]:
         properties = edge.stored if build.observation else edge.properties
         names = [p.name for p in properties]
         assignments = ", ".join(f"{name}: edge[{at}]" for at, name in enumerate(names, 1))
-        query = (_OUT_OF if grouped == "source" else _INTO).replace("KIND", kind).replace("PROPERTIES", assignments)
+        query = _PREDICTS if kind == "PREDICTS" else _OUT_OF if grouped == "source" else _INTO
+        run = str(names.index("run") + 1) if "run" in names else ""
+        query = query.replace("KIND", kind).replace("PROPERTIES", assignments).replace("RUN", run)
         for position, table in enumerate(build.edges(kind)):
             columns = {name: table[name].combine_chunks() for name in names}
             anchors = _numbers(load, getattr(edge, grouped), table[grouped].to_numpy())

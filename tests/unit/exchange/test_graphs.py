@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -10,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from atlas import schema
+from atlas import observations, schema
 from atlas.errors import BadSetting
 from atlas.exchange import graphs
 from atlas.staging import ALWAYS, with_keys
-from tests import toy
+from tests import toy, toy_heads
 from tests.toy import Toy
 from tests.unit.exchange.builds import say
 
@@ -69,6 +70,22 @@ def test_graphml_holds_the_same_with_types_that_readers_of_it_know(made: Toy, tm
         expected[["source", "target", "type"]].astype(found["type"].dtype)
     )
     assert (found["weight"].astype(float).astype("float32") == expected["weight"]).all()
+
+
+def test_both_carry_what_was_observed_of_connections_through_heads(made: Toy, tmp_path: Path):
+    heads = toy_heads.add(made)
+    said = toy_heads.see(heads)["FEEDS_VIA"]
+    attended = {float(row[0]) for row in said.values() if row[0] is not None}
+
+    folder = graphs.parquet(heads.build, tmp_path / "out", silent)
+    file = graphs.graphml(heads.build, tmp_path / "set.graphml", silent)
+
+    table = pq.read_table(folder / "edges/FEEDS_VIA.parquet")
+    names = ["source", "target", "layer", "head", *observations.EVIDENCE_VIA.names]
+    rows = {tuple(row[name] for name in names[:4]): tuple(row[name] for name in names[4:]) for row in table.to_pylist()}
+    assert rows == said
+    found = re.findall(r'<data key="edge_attended">([^<]+)</data>', file.read_text())
+    assert attended <= {float(number) for number in found}
 
 
 def test_what_is_there_already_is_left_alone_and_a_failure_leaves_nothing(made: Toy, tmp_path: Path):
