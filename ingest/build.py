@@ -34,6 +34,7 @@ from atlas.staging import STATS_COLUMNS, Build, open_build
 from ingest import nodes, staged_vectors, through, through_files
 from ingest.assemble import Assembly, decide_columns
 from ingest.computing import Progress, compute_units
+from ingest.device import elsewhere
 from ingest.directions import Direction
 from ingest.edges import Keep, Pool
 from ingest.job import Job, prepare
@@ -131,10 +132,14 @@ def plan(
     with_skips: bool = False,
     vectors: bool | None = None,
 ) -> Plan:
-    """What :func:`build` would cost with the same arguments; computes and writes nothing."""
+    """What :func:`build` would cost with the same arguments; computes and writes nothing.
+
+    ``device`` may be CUDA where there is none: all but the time is the same.
+    """
     how: dict[str, Any] = {"allow_pickle": allow_pickle, "with_skips": with_skips, "vectors": vectors}
-    job = prepare(model, transcoders, name, layers, keep, min_z, device, home, **how)
-    return _estimate(job, Sizes.of(job.vectors))
+    here = "cpu" if elsewhere(device) else device
+    job = prepare(model, transcoders, name, layers, keep, min_z, here, home, **how)
+    return _estimate(job, Sizes.of(job.vectors), device if elsewhere(device) else None)
 
 
 def stage(job: Job, progress: Progress | None = None, rank: Rank | None = None) -> Build | None:
@@ -186,8 +191,9 @@ def stage(job: Job, progress: Progress | None = None, rank: Rank | None = None) 
     return _finished(job.path) or open_build(job.path)
 
 
-def _estimate(job: Job, sizes: Sizes) -> Plan:
-    plan = estimate(job.name, sizes, job.keep, job.min_z, device=job.device)
+def _estimate(job: Job, sizes: Sizes, away: str | None = None) -> Plan:
+    """``away``: a device that cannot be timed here."""
+    plan = estimate(job.name, sizes, job.keep, job.min_z, device=away or job.device, calibrate=away is None)
     plan = replace(plan, disk=plan.disk + staged_vectors.size(job.staged_vectors, sizes))
     return through.estimated(plan, job.vectors, sizes, job.keep.heads) if job.keep.heads else plan
 

@@ -10,13 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from atlas.builds import folder as builds_folder
 from atlas.errors import BadSetting
 from atlas.model import MODEL_NAME, SET_NAME
 from atlas.provenance import Run
 from ingest import skips
+from ingest.device import device as device_of
 from ingest.directions import Direction, WithDirections
 from ingest.edges import Keep
 from ingest.guard import Rehearsal
@@ -85,7 +84,7 @@ def prepare(
     source = open_transcoders(transcoders, layers, model=weights, allow_pickle=allow_pickle)
     info = source.info
     model_name, set_name = _names(name, weights.name, info.name)
-    rehearsal = Rehearsal(model, weights, source, device := _device(device, local))
+    rehearsal = Rehearsal(model, weights, source, device := device_of(device, local))
     paths: dict[str, Any] = {}
     if with_skips:
         skips.check(info)
@@ -144,18 +143,3 @@ def _names(name: str | None, model: str, set_: str) -> tuple[str, str]:
     if not slash or not MODEL_NAME.match(given) or not SET_NAME.match(of_set):
         raise BadSetting(f"{name!r} is no name; write MODEL/SET, such as gpt2-small/tc-24k")
     return given, of_set
-
-
-def _device(asked: str, local: int) -> str:
-    """``local``: which of a machine's accelerators, where that is left to us."""
-    if asked in ("auto", "cuda") and torch.cuda.is_available():
-        return f"cuda:{local % torch.cuda.device_count()}"
-    if asked == "auto":
-        return "cpu"
-    try:
-        torch.empty(0, device=asked)
-    except (RuntimeError, AssertionError) as error:
-        raise BadSetting(
-            f"device {asked!r} cannot be used here ({str(error).splitlines()[0]}); try cpu or auto"
-        ) from error
-    return asked

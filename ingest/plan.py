@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ingest.device import elsewhere, unknown
 from ingest.edges import Keep, precision
 from ingest.parts import Unit
 
@@ -112,11 +113,13 @@ class Plan:
     memory: int
     """bytes, about"""
     seconds: float | None
-    """by a short calibration of this machine; None where none was made"""
+    """by a short calibration of the device; None where none was made, or the device is elsewhere"""
     device: str
 
     def __str__(self) -> str:
         time_ = "" if self.seconds is None else f"time      about {_duration(self.seconds)} on {self.device}\n"
+        if elsewhere(self.device):
+            time_ = f"time      {unknown(self.flop, self.device)}\n"
         kinds = ", ".join(f"{kind} {n:,}" for kind, n in self.edges.items())
         return (
             f"{self.name}: {self.layers} layers, {self.features:,} features\n"

@@ -81,11 +81,11 @@ def observe(
         raise click.UsageError("give --text or --ids")
     engine = _engine()
     places = {place: options.pop(place) for place in ("model", "transcoders", "device")}
+    if dry_run:
+        click.echo(str(engine.planned(build, places, options)))
+        return
     subject = engine.subject(build, **places)
     request, settings, name_as = engine.asked(subject, **options)
-    if dry_run:
-        click.echo(str(engine.plan(subject, request, settings)))
-        return
     start = time.perf_counter()
     with progress(quiet) as show:
         found = engine.observe(subject, request, settings, name=name_as, progress=show)

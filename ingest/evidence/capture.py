@@ -29,6 +29,8 @@ from ingest.folders import open_folder
 from ingest.transcoder import Transcoder, TranscoderSource
 from ingest.weights import ModelWeights
 
+CELLS = 1 << 28
+"""activations of one layer that are dense at a time: what bounds memory where a layer has many features"""
 READABLE = (ReadSite.RESID_MID, ReadSite.RESID_MID_CENTRED, ReadSite.NORM_PRE_GAIN, ReadSite.NORM_POST_GAIN)
 """where a set may read to be run here: at the norm before an MLP"""
 
@@ -206,15 +208,7 @@ class Reader:
                 x, normed = x[mask], normed[mask]
                 if info.read in (ReadSite.NORM_PRE_GAIN, ReadSite.NORM_POST_GAIN):
                     inverse["in"][index] = _inverse(runner.sigma(x))
-                activations = self.encoders[index].encode(runner.read(info.read, x, normed))
-                where = activations.nonzero()
-                fired.append(
-                    (
-                        where[:, 0].cpu().numpy(),
-                        (where[:, 1] + int(self.first[index])).to(torch.int32).cpu().numpy(),
-                        activations[where[:, 0], where[:, 1]].float().cpu().numpy(),
-                    )
-                )
+                fired.append(self._fired(index, runner.read(info.read, x, normed)))
 
             return hook
 
@@ -227,7 +221,7 @@ class Reader:
         def at_end(x: Tensor, _: Tensor) -> None:
             inverse["final"][0] = _inverse(runner.sigma(x[mask]))
 
-        hooks = [(runner.final, at_end)]
+        hooks: list[tuple[nn.Module, Callable]] = [(runner.final, at_end)]
         for index, layer in enumerate(self.layers):
             hooks.append((runner.layers[layer].norm, at_norm(index)))
             post = runner.layers[layer].post
@@ -246,6 +240,17 @@ class Reader:
             value=value,
             inverse=inverse,
         )
+
+    def _fired(self, index: int, read: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Position, feature and activation of what fires in one layer, sorted by position."""
+        encoder, found = self.encoders[index], []
+        step = max(1, CELLS // encoder.n_features)
+        for begin in range(0, max(len(read), 1), step):
+            activations = encoder.encode(read[begin : begin + step])
+            position, feature = activations.nonzero().T
+            found.append((position + begin, feature + int(self.first[index]), activations[position, feature]))
+        position, feature, value = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return position.cpu().numpy(), feature.to(torch.int32).cpu().numpy(), value.float().cpu().numpy()
 
 
 def joined(batches: list[Batch]) -> Batch:

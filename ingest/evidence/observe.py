@@ -36,7 +36,7 @@ from ingest.evidence.counting import Shape, Sums
 from ingest.evidence.fidelity import Fidelity, fidelity
 from ingest.evidence.interference import Interference
 from ingest.evidence.relations import Relations, Totals
-from ingest.evidence.staged import examples, layers, write
+from ingest.evidence.staged import examples, layers, windows, write
 from ingest.folding import Vectors
 from ingest.sources import open_transcoders
 from ingest.transcoder import TranscoderSource
@@ -266,9 +266,7 @@ class _Pass:
                 self.progress("relating features (blocks)", number + 1, len(self.blocks))
         tables = {name: pa.concat_tables(some) for name, some in parts.items()}
         tables["edges/PROMOTES.parquet"] = found.promotes()
-        used = np.unique(tables["examples.parquet"]["window"].to_numpy())
-        ids = [self.text.ids[self.text.starts[w] : self.text.starts[w + 1]].tolist() for w in used.tolist()]
-        tables["windows.parquet"] = pa.table({"window": used, "ids": pa.array(ids, pa.list_(pa.int32()))})
+        tables["windows.parquet"] = windows(self.text, np.unique(tables["examples.parquet"]["window"].to_numpy()))
         return tables
 
     def _block(self, block: range) -> Sums:

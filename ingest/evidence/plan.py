@@ -4,20 +4,37 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
+import numba
 import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from ingest.device import duration, unknown
 from ingest.evidence import corpus as texts
-from ingest.evidence.capture import Batch, Reader
-from ingest.evidence.corpus import Request
+from ingest.evidence.capture import CELLS, Batch, Reader
+from ingest.evidence.corpus import Corpus, Request
 from ingest.evidence.counting import Shape, Sums
 from ingest.evidence.observe import Options, Subject
 
-_TRIAL = 8192
-"""positions that are timed"""
+_TRIAL, _TRIAL_FLOP = 8192, 1e13
+"""positions that are timed, or fewer where they would cost more than so much"""
 _ROWS = 4096
 """features whose sums are timed"""
-_FIRE_BYTES = 8
+_FIRE_BYTES, _POSITION_BYTES = 8, 24
+"""of a batch"""
+_STREAMS = 24
+"""vectors of the model's width that a forward pass holds at a position, about"""
+_DENSE = 3
+"""copies of a layer's activations while it is encoded"""
+_COPIES = 3
+"""of what fires in a shard: its batches, joined, and by feature"""
+_ID_BYTES = 8
+"""of a position: ids as they are read, and as they are drawn"""
+_EXAMPLE_BYTES, _FEATURE_BYTES, _EDGE_BYTES = 160, 1000, 30
+"""of what is staged, at most"""
+_INDENT = "\n        "
 
 
 @dataclass(frozen=True)
@@ -27,50 +44,84 @@ class Plan:
     set_key: str
     positions: int | None
     """None: as many as the text has"""
-    reading: float
-    """seconds a position: the model and all encoders"""
+    reading: float | None
+    """seconds a position: the model and all encoders; None where the device is elsewhere, so cannot be timed"""
+    flop: float
+    """of the same, a position"""
+    tokenising: float
+    """seconds a position"""
     counting: float
     """seconds a position: sums of all features, on the CPU, every block's reading of what fired included"""
+    threads: int
+    """of the CPU that counted"""
     l0: float
     """features that fire at a position, over all layers"""
     memory: int
     """bytes of sums held at once"""
+    shard: int
+    """bytes of what fired in one shard, about"""
+    on_device: int
+    """bytes of the model and all encoders, and about what a batch needs beside them"""
     blocks: int
     disk: int
     """bytes a position, for what fired, where the sums need several blocks; else 0"""
+    staged: int
+    """bytes of the finished observation, at most, about"""
     device: str
 
     def __str__(self) -> str:
         count = "the whole text" if self.positions is None else f"{self.positions:,} positions"
         n = self.positions or 1_000_000
         unit = "" if self.positions else " a million positions"
-        lines = [
-            f"{self.set_key}: {count}; {self.l0:.0f} features fire at a position",
-            f"time    {_time((self.reading + self.counting) * n)}{unit}, by a trial just run: model and encoders on "
-            f"{self.device} {_time(self.reading * n)}, counting on the CPU {_time(self.counting * n)}",
-            f"memory  {self.memory / 1e9:.2f} GB of sums, whatever the length of the text",
-        ]
-        if self.blocks > 1:
-            lines.append(
-                f"passes  the sums are taken in {self.blocks} blocks of features over what fired, which is kept on "
-                f"disk meanwhile: {self.disk * n / 1e9:,.1f} GB{unit}; more --memory means fewer passes"
+        on_cpu = (
+            f"counting on the CPU ({self.threads} threads) {duration(self.counting * n)}, "
+            f"tokenising {duration(self.tokenising * n)}"
+        )
+        if self.reading is None:
+            away = unknown(self.flop * n, self.device).replace("; ", f";{_INDENT}")
+            times = f"{on_cpu}{unit}, by a trial just run{_INDENT}model and encoders {away}{unit}"
+        else:
+            times = (
+                f"{duration((self.reading + self.counting + self.tokenising) * n)}{unit}, by a trial just run: "
+                f"model and encoders on {self.device} {duration(self.reading * n)},{_INDENT}{on_cpu}"
             )
-        return "\n".join(lines)
+        work = f"{_gb(_ID_BYTES * n)}{unit} of token ids"
+        if self.blocks == 1:
+            work += f", checkpoints {_gb(2 * self.memory)}"
+        else:
+            work += (
+                f" and {_gb(self.disk * n)}{unit} of what fires, which each of {self.blocks} blocks of features reads "
+                f"for{_INDENT}its sums (more --memory means fewer)"
+            )
+        return "\n".join(
+            [
+                f"{self.set_key}: {count}; {self.l0:.0f} features fire at a position of {self.flop:.3g} FLOP",
+                f"time    {times}",
+                f"memory  {_gb(self.memory)} of sums and {_gb(self.shard)} of what fires, however long the text;"
+                f"{_INDENT}on {self.device} about {_gb(self.on_device)} of model, encoders and a batch",
+                f"disk    while it runs {work};{_INDENT}what is staged at most about {_gb(self.staged)}",
+            ]
+        )
 
 
-def plan(subject: Subject, request: Request, options: Options) -> Plan:
-    """Read the head of the text, run it, and count; stages nothing. Raises what :func:`observe` would for the text."""
+def plan(subject: Subject, request: Request, options: Options, away: str | None = None) -> Plan:
+    """Read the head of the text, run it, and count; stages nothing. Raises what :func:`observe` would for the text.
+
+    ``away``: the device of the run, where it is none of this machine: the trial is on the subject's own.
+    """
     windows = max(1, _TRIAL // request.context)
     text = texts.head(request, subject.tokenizer, subject.weights.n_vocab, 2 * windows)
     shape = Shape(np.cumsum([0, *subject.shape_of]), subject.weights.n_vocab, options.examples)
     blocks = shape.blocks(options.memory)
     reader = Reader(subject.runner, subject.source)
+    flop = _flop(reader, subject, text)
+    windows = max(1, min(windows, int(_TRIAL_FLOP / flop) // text.longest))
     # The last rows have the most sources; what they cost is scaled by the pairs that all rows visit.
     some = Sums(shape, range(max(shape.n_features - min(_ROWS, len(blocks[-1])), 0), shape.n_features))
     nothing = Sums(shape, range(1))
     reading = counting = again = 0.0
     batch = None
-    for start in range(0, len(text), windows):  # the last counts: the first also compiles and warms up
+    for start in range(0, min(2 * windows, len(text)), windows):  # the last counts: the first also compiles
         ids = text.windows(start, min(start + windows, len(text)))
         began = time.perf_counter()
         batch = reader.read(ids, text.counted(ids, *subject.special), start)
@@ -80,17 +131,60 @@ def plan(subject: Subject, request: Request, options: Options) -> Plan:
     positions, fired = max(len(batch.token), 1), len(batch.feature)
     every, counted = _visits(batch, shape.first, 0), _visits(batch, shape.first, some.rows.start)
     scale = every / max(counted, 1)
+    a_position = _FIRE_BYTES * fired / positions + _POSITION_BYTES
+    edges = subject.build.n_edges + 2 * options.strongest * shape.n_features
+    a_feature = 2 * options.examples * (_EXAMPLE_BYTES + 4 * text.longest) + _FEATURE_BYTES
     return Plan(
         set_key=subject.build.set_key,
         positions=request.tokens,
-        reading=reading / positions,
+        reading=None if away else reading / positions,
+        flop=flop,
+        tokenising=_tokenising(request, subject, text),
         counting=(max(counting - again, 0.0) * scale + again * len(blocks)) / positions,
+        threads=numba.get_num_threads(),
         l0=fired / positions,
-        memory=max(sum(shape.row_bytes(row) for row in block) for block in blocks[:1]),
+        memory=sum(shape.row_bytes(row) for row in blocks[0]),
+        shard=int(_COPIES * max(options.shard, text.longest) * a_position),
+        on_device=_on_device(reader, max(options.batch, text.longest)),
         blocks=len(blocks),
-        disk=0 if len(blocks) == 1 else int(_FIRE_BYTES * fired / positions) + 24,
-        device=str(subject.runner.device),
+        disk=0 if len(blocks) == 1 else int(a_position),
+        staged=edges * _EDGE_BYTES + shape.n_features * a_feature,
+        device=away or str(subject.runner.device),
     )
+
+
+def _flop(reader: Reader, subject: Subject, text: Corpus) -> float:
+    """A counted position's, of the model and all encoders, by running a window."""
+    ids = text.windows(0, 1)
+    # the CPU's own attention, which the counter of torch does not know
+    attention = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
+    with FlopCounterMode(display=False, custom_mapping=attention) as counter:
+        batch = reader.read(ids, text.counted(ids, *subject.special), 0)
+    return counter.get_total_flops() / max(len(batch.token), 1)
+
+
+def _attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+def _tokenising(request: Request, subject: Subject, text: Corpus) -> float:
+    if request.ids:
+        return 0.0
+    said = subject.tokenizer.decode(text.ids)
+    began = time.perf_counter()
+    count = len(subject.tokenizer(said, add_special_tokens=False, verbose=False)["input_ids"])
+    return (time.perf_counter() - began) / max(count, 1)
+
+
+def _on_device(reader: Reader, positions: int) -> int:
+    model, encoders = reader.runner.model, reader.encoders
+    tensors = [*model.parameters(), *model.buffers()]
+    tensors += [value for one in encoders for value in vars(one).values() if isinstance(value, torch.Tensor)]
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    widest = max(one.n_features for one in encoders)
+    dense = min(positions * widest, max(CELLS, widest)) * _DENSE
+    streams = positions * reader.runner.weights.d_model * _STREAMS
+    return sum(storages.values()) + (dense + streams) * reader.runner.dtype.itemsize
 
 
 def _timed(sums: Sums, batch: Batch) -> float:
@@ -110,8 +204,5 @@ def _visits(batch: Batch, first: np.ndarray, lowest: int) -> int:
     return int(earlier[position[wanted], layer[wanted]].sum() + wanted.sum())
 
 
-def _time(seconds: float) -> str:
-    for unit, length, least in (("days", 86400, 2 * 86400), ("h", 3600, 2 * 3600), ("min", 60, 60)):
-        if seconds >= least:
-            return f"{seconds / length:,.1f} {unit}"
-    return f"{seconds:.1f} s"
+def _gb(size: float) -> str:
+    return f"{size / 1e9:,.2f} GB" if size < 1e11 else f"{size / 1e12:,.2f} TB"

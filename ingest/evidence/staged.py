@@ -15,10 +15,12 @@ import pyarrow.parquet as pq
 
 from atlas import observations
 from atlas.staging import sha256
+from ingest.evidence.corpus import Corpus
 from ingest.evidence.counting import Shape, Sums
 from ingest.evidence.relations import Totals
 
 _ROWS_A_GROUP = 4096
+_IDS_A_CHUNK = 1 << 26
 
 
 def examples(sums: Sums) -> pa.Table:
@@ -49,6 +51,16 @@ def examples(sums: Sums) -> pa.Table:
     offsets = np.arange(0, around.size + 1, around.shape[1], dtype=np.int32)
     arrays["around"] = pa.ListArray.from_arrays(offsets, pa.array(around.ravel(), pa.float32()))
     return pa.table(arrays, schema=observations.EXAMPLE)
+
+
+def windows(text: Corpus, used: np.ndarray) -> pa.Table:
+    """Token ids of some windows. A list's offsets are int32, so those of many stand in several chunks."""
+    chunks = []
+    for some in np.array_split(used, len(used) * text.longest // _IDS_A_CHUNK + 1):
+        ids = [text.ids[text.starts[window] : text.starts[window + 1]] for window in some.tolist()]
+        offsets = np.concatenate([[0], np.cumsum([len(one) for one in ids])]).astype(np.int32)
+        chunks.append(pa.ListArray.from_arrays(offsets, pa.array(np.concatenate([np.empty(0, np.int32), *ids]))))
+    return pa.table({"window": used, "ids": pa.chunked_array(chunks)})
 
 
 def layers(

@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from atlas import releases
 from atlas.errors import BadSetting, BadSource
 from atlas.staging import Build
+from ingest.device import device as device_of
+from ingest.device import elsewhere
 from ingest.evidence.capture import Reader
 from ingest.evidence.corpus import Request
 from ingest.evidence.observe import Options, Subject, observe, open_subject
-from ingest.evidence.plan import plan
+from ingest.evidence.plan import Plan, plan
 
-__all__ = ["asked", "fires", "observe", "plan", "subject"]
+__all__ = ["asked", "fires", "observe", "planned", "subject"]
 
 CONTEXT = 256
 
@@ -39,7 +40,18 @@ def subject(build: Build, model: str | None = None, transcoders: str | None = No
             f"where {build.set_key}'s {' and '.join(missing)} are is not known; say it: --{' --'.join(missing)}"
         )
     allowed = bool(noted.get("allow_pickle"))
-    return open_subject(build, places["model"], places["transcoders"], _device(device), allow_pickle=allowed)
+    return open_subject(build, places["model"], places["transcoders"], device_of(device), allow_pickle=allowed)
+
+
+def planned(build: Build, places: dict[str, Any], given: dict[str, Any]) -> Plan:
+    """What an observation would cost: ``places`` as :func:`subject` takes them, ``given`` as :func:`asked`.
+
+    CUDA can be planned where there is none: what the model costs is then counted, not timed.
+    """
+    away = places["device"] if elsewhere(places["device"]) else None
+    opened = subject(build, **(places | {"device": "cpu"} if away else places))
+    request, options, _ = asked(opened, **given)
+    return plan(opened, request, options, away)
 
 
 def asked(subject: Subject, **given: Any) -> tuple[Request, Options, str | None]:
@@ -82,17 +94,6 @@ def fires(subject: Subject, text: str) -> pd.DataFrame:
     batch = Reader(subject.runner, subject.source).read(window, counted, 0)
     at = np.repeat(np.arange(len(batch.token)), np.diff(batch.start))
     return pd.DataFrame({"position": at, "token": batch.token[at], "feature": batch.feature, "value": batch.value})
-
-
-def _device(asked: str) -> str:
-    if asked == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=asked)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise BadSetting(f"device {asked!r} cannot be used here ({reason}); try cpu or auto") from error
-    return asked
 
 
 def _part(text: str | None) -> tuple[int, int] | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from atlas.cli import main
 from atlas.model import Activation, ReadSite
@@ -103,8 +104,33 @@ def test_a_dry_run_says_the_cost_and_stages_nothing(run: Run, home: Path):
         "observe", SET, "--text", home / "one.txt", "--dry-run", "--tokens", 2_000_000_000, "--memory", 0.01
     )
     assert "2,000,000,000 positions" in large
-    assert "blocks" in large
-    assert "on disk" in large
+    assert "blocks of features" in large
+    assert "of what fires, which each of" in large
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")
+def test_a_run_on_cuda_is_planned_where_there_is_none_and_refused_without_a_dry_run(run: Run, home: Path):
+    asked = ("observe", SET, "--text", home / "one.txt", "--tokens", 2_000_000_000)
+    places = ("ingest", "--model", home / "model", "--transcoders", home / "set", "--as", "tiny/tc-other")
+
+    code, said, err = run(*asked, "--device", "cuda", "--dry-run")
+
+    assert code == 0, err
+    for part in (
+        "not known on cuda: there is no CUDA here to time",
+        "at 100 TFLOP/s",
+        "on cuda about",
+        "GB of token ids",
+    ):
+        assert part in said
+    assert "counting on the CPU (" in said
+    assert not list(home.glob("builds/*/observations/*"))
+    code, said, err = run(*places, "--device", "cuda:1", "--dry-run")
+    assert code == 0, err
+    assert "not known on cuda:1" in said
+    assert "edges" in said
+    for command in (asked, places):
+        refused(run(*command, "--device", "cuda"), "'cuda' cannot be used here")
 
 
 def test_observing_fills_the_atlas_and_again_finds_it(run: Run, home: Path, made: Small, words: list[str]):
