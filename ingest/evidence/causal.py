@@ -24,6 +24,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from atlas.errors import BadSetting
 from atlas.model import WriteSite
 from atlas.observations import Observation
 from atlas.observed import observed
@@ -61,6 +62,8 @@ def effects(
     ``sources``: live features of each layer, drawn at random; ``targets``: stored edges out of each; ``windows`` of the
     text, drawn at random and the same for all. A source that fires less than :data:`FIRES` times in them is passed
     over. Memory is 8 bytes a position and feature of those windows.
+
+    Raises :class:`atlas.errors.BadSetting` where no source of a stored edge fires that often.
     """
     features = observation.features().to_pandas()
     live = features["live"].to_numpy()
@@ -86,6 +89,11 @@ def effects(
             found.append(group.assign(where=where, overall=where * density, weighted=weighted))
         if progress:
             progress("taking sources away", number + 1, len(chosen))
+    if not found:
+        raise BadSetting(
+            f"none of {len(chosen)} sources of stored edges fires {FIRES} times or more in {len(drawn)} windows of "
+            f"{text.manifest['name']}; measure on more windows, or observe more text"
+        )
     return pd.concat(found, ignore_index=True).assign(
         source_layer=lambda frame: layer_of[frame["source"]], target_layer=lambda frame: layer_of[frame["target"]]
     )

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import ingest
+from atlas.errors import BadSetting
 from atlas.model import Activation, ReadSite, WriteSite
 from ingest.evidence import causal
 from ingest.evidence.corpus import prepare
@@ -18,7 +19,7 @@ from tests.unit.ingest.evidence.observed import KEEP, ids_file
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory):
+def observed_text(tmp_path_factory: pytest.TempPathFactory):
     home: Path = tmp_path_factory.mktemp("home")
     model, tokenizer = models.model("gpt2"), models.tokenizer()
     with torch.no_grad():
@@ -33,7 +34,13 @@ def measured(tmp_path_factory: pytest.TempPathFactory):
     request = ids_file(home)
     seen = observe(subject, request, Options(examples=2, strongest=3))
     text = prepare(request, tokenizer, models.N_VOCAB, home / "text")
-    return causal.effects(subject, seen, text, sources=6, targets=8, windows=len(text))
+    return subject, seen, text
+
+
+@pytest.fixture(scope="module")
+def measured(observed_text):
+    *_, text = observed_text
+    return causal.effects(*observed_text, sources=6, targets=8, windows=len(text))
 
 
 def test_a_removed_source_takes_its_drive_from_the_next_layer(measured):
@@ -57,3 +64,15 @@ def test_the_table_gives_a_perfect_predictor_a_rank_correlation_of_one(measured)
     assert table.loc[("all", "weight"), "where"] < 1
     ratio = causal.size(following)
     assert ratio.loc[ratio["layers apart"] == 1, [0.25, 0.75]].to_numpy() == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("sources", [6, 0])
+def test_where_no_source_fires_often_enough_one_line_says_so(
+    observed_text, sources: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(causal, "FIRES", 15)  # a window has 14 positions that count
+
+    with pytest.raises(BadSetting, match=r"15 times or more in 1 windows of windows-0\.npy; measure on more") as caught:
+        causal.effects(*observed_text, sources=sources, targets=8, windows=1)
+
+    assert "\n" not in str(caught.value)
