@@ -6,7 +6,7 @@ held: products are looked at a tile at a time, and what the rules of :class:`Kee
     units.compute     a block of rows against all its columns: what its rows keep, statistics, candidates for columns
       moments         mean and deviation of every row, before the product
       tiles.scan      the seam for speed: all products once, the wanted pairs and the sums come out
-        compiled      on the CPU: a product a tile, then the compiled comparison (sweep)
+        compiled      on the CPU: a product a tile (multiply), then the compiled comparison (sweep)
         portable      on an accelerator, by torch or one Triton kernel (fused), in few bits where they do (precision)
       kernels         compiled: exact weights, order, the strongest of each group
     merging.merge     what columns keep, from all units' candidates

@@ -12,11 +12,14 @@ import threading
 import numpy as np
 import torch
 
+from ingest.edges.multiply import By, quicker
 from ingest.edges.pool import Pool
 from ingest.edges.sweep import ABS, NEG, POS, Z, empty_reservoirs, settle_reservoirs, sweep, warm_cols, warm_rows
 from ingest.edges.tiles import SLACK, Floors, Product, Proposed, Wanted
 
 TILE = (1024, 2048)
+_STRIP = 8
+"""tiles side by side that are worked through together, for each thread: what is laid out for them need not wait long"""
 _KINDS = {"abs": ABS, "pos": POS, "neg": NEG, "z": Z}
 
 
@@ -73,6 +76,9 @@ def propose(product: Product, wanted: Wanted, floors: Floors, pool: Pool, tile: 
     seen_rows: set[int] = set()
     seen_cols: set[int] = set()
     extra: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+    way = quicker(n_rows * n_cols, product.rows.shape[1])
+    by: dict[int, By] = {}
+    left = [len(row_starts)] * len(col_starts)
 
     def one(place: tuple[int, int]) -> None:
         if not hasattr(own, "tile"):
@@ -81,24 +87,26 @@ def propose(product: Product, wanted: Wanted, floors: Floors, pool: Pool, tile: 
         i, j = place
         rows = slice(row_starts[i], min(row_starts[i] + tile[0], n_rows))
         cols = slice(col_starts[j], min(col_starts[j] + tile[1], n_cols))
-        size = (rows.stop - rows.start, cols.stop - cols.start)
-        x = own.tile[: size[0] * size[1]].view(size)
-        torch.mm(product.rows[rows], product.cols[cols].T, out=x)
+        with col_locks[j]:
+            if j not in by:
+                by[j] = way(product.cols[cols])
+        x = by[j](product.rows[rows], own.tile[: (rows.stop - rows.start) * (cols.stop - cols.start)]).numpy()
         sums = row_sums[j, rows], col_sums[i, cols]
         with row_locks[i], col_locks[j]:
+            left[j] -= 1
+            if not left[j]:
+                del by[j]
             if i not in seen_rows:
                 seen_rows.add(i)
-                warm_rows(x.numpy(), rows.start, cols.start, vectors, numbers, by_row.state)
+                warm_rows(x, rows.start, cols.start, vectors, numbers, by_row.state)
             if j not in seen_cols:
                 seen_cols.add(j)
-                warm_cols(x.numpy(), rows.start, cols.start, vectors, numbers, by_col.state)
-            n = sweep(
-                x.numpy(), rows.start, cols.start, vectors, numbers, by_row.state, by_col.state, *sums, *own.pairs
-            )
+                warm_cols(x, rows.start, cols.start, vectors, numbers, by_col.state)
+            n = sweep(x, rows.start, cols.start, vectors, numbers, by_row.state, by_col.state, *sums, *own.pairs)
         if n:
             extra[place] = (own.pairs[0][:n].copy(), own.pairs[1][:n].copy())
 
-    pool.map(one, _diagonals(len(row_starts), len(col_starts)))
+    pool.map(one, _order(len(row_starts), len(col_starts), _STRIP * pool.threads))
     row, col_of_row = by_row.pairs(pool)
     col, row_of_col = by_col.pairs(pool)
     return Proposed(
@@ -111,6 +119,9 @@ def propose(product: Product, wanted: Wanted, floors: Floors, pool: Pool, tile: 
     )
 
 
-def _diagonals(n_rows: int, n_cols: int) -> list[tuple[int, int]]:
-    """All tiles, neighbours in the list sharing neither rows nor columns where that can be."""
-    return [(i, (i + shift) % n_cols) for shift in range(n_cols) for i in range(n_rows)]
+def _order(n_rows: int, n_cols: int, width: int) -> list[tuple[int, int]]:
+    """All tiles, strip by strip, neighbours in the list sharing neither rows nor columns where that can be."""
+    strips = [range(first, min(first + width, n_cols)) for first in range(0, n_cols, width)]
+    return [
+        (i, strip[(i + shift) % len(strip)]) for strip in strips for shift in range(len(strip)) for i in range(n_rows)
+    ]

@@ -19,7 +19,8 @@ R = TypeVar("R")
 class Pool:
     """A context: inside it torch works with one thread a call, and :meth:`map` with ``threads`` calls at once.
 
-    ``threads`` is torch's own number if not said, so ``OMP_NUM_THREADS`` governs it.
+    ``threads`` is torch's own number if not said, so ``OMP_NUM_THREADS`` governs it. Inside, float32 is multiplied as
+    float32, whatever the caller's own setting (``torch.set_float32_matmul_precision``): no bound here holds otherwise.
     """
 
     def __init__(self, threads: int | None = None) -> None:
@@ -29,12 +30,15 @@ class Pool:
     def __enter__(self) -> Self:
         self._before = torch.get_num_threads()
         torch.set_num_threads(1)
+        self._precision = torch.backends.mkldnn.matmul.fp32_precision
+        torch.backends.mkldnn.matmul.fp32_precision = "ieee"
         self._executor = ThreadPoolExecutor(self.threads, "edges", initializer=torch.set_num_threads, initargs=(1,))
         return self
 
     def __exit__(self, *_: object) -> None:
         self._executor.shutdown(cancel_futures=True)
         torch.set_num_threads(self._before)
+        torch.backends.mkldnn.matmul.fp32_precision = self._precision
 
     def map(self, work: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """Results in the order of ``items``, whichever finished first."""
