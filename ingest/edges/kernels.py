@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 
 LANES = 128
-"""sums that run side by side in a dot product"""
+"""sums that run side by side in a dot product; :func:`fold` is written for as many"""
 
 
 @njit(nogil=True, cache=True)
@@ -24,9 +24,25 @@ def add_products(a, b, lanes):
 
 
 @njit(nogil=True, cache=True)
-def fold(upper, lower):
-    for k in range(lower.shape[0]):
-        lower[k] += upper[k]
+def add_thrice(a, b, lanes):
+    """The same for three stretches, one after the other: lanes are fetched once for all three."""
+    n = lanes.shape[0]
+    a0, a1, a2 = a[:n], a[n : 2 * n], a[2 * n : 3 * n]
+    b0, b1, b2 = b[:n], b[n : 2 * n], b[2 * n : 3 * n]
+    for k in range(n):
+        first = lanes[k] + np.float64(a0[k]) * np.float64(b0[k])
+        lanes[k] = first + np.float64(a1[k]) * np.float64(b1[k]) + np.float64(a2[k]) * np.float64(b2[k])
+
+
+@njit(nogil=True, cache=True)
+def fold(m):
+    """Add lanes by halves: 64 to 64, 32 to 32, and so on."""
+    for k in range(16):
+        low, high = (m[k] + m[k + 64]) + (m[k + 32] + m[k + 96]), (m[k + 16] + m[k + 80]) + (m[k + 48] + m[k + 112])
+        m[k] = low + high
+    a, b = (m[0] + m[8]) + (m[4] + m[12]), (m[1] + m[9]) + (m[5] + m[13])
+    c, d = (m[2] + m[10]) + (m[6] + m[14]), (m[3] + m[11]) + (m[7] + m[15])
+    return (a + c) + (b + d)
 
 
 @njit(nogil=True, cache=True)
@@ -34,16 +50,16 @@ def dot(a, b, lanes):
     """Sum of a[k] * b[k], float64: product k goes to lane k modulo :data:`LANES`, lanes are added by halves."""
     d = a.shape[0]
     lanes[:] = 0
-    for k in range(0, d - LANES + 1, LANES):
+    k = 0
+    while k + 3 * LANES <= d:
+        add_thrice(a[k : k + 3 * LANES], b[k : k + 3 * LANES], lanes)
+        k += 3 * LANES
+    while k + LANES <= d:
         add_products(a[k : k + LANES], b[k : k + LANES], lanes)
-    k = d - d % LANES
+        k += LANES
     if k < d:
         add_products(a[k:], b[k:], lanes[: d - k])
-    half = LANES
-    while half > 1:
-        half //= 2
-        fold(lanes[half : 2 * half], lanes[:half])
-    return lanes[0]
+    return fold(lanes)
 
 
 @njit(nogil=True, cache=True)

@@ -116,10 +116,9 @@ def prune(entries, n, place, value, reach):
     """Drop entries whose upper bound does not reach the threshold; returns how many stay."""
     q = entries
     for p in range(entries, entries + 2 * n, 2):
-        if value[p + 1] >= reach:
-            place[q] = place[p]
-            value[q + 1] = value[p + 1]
-            q += 2
+        high = value[p + 1]
+        place[q], value[q + 1] = place[p], high
+        q += 2 * (high >= reach)
     return (q - entries) // 2
 
 
