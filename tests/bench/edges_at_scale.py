@@ -1,7 +1,8 @@
 """A build timed in a process of its own, so that its peak of memory is its own: one line of JSON.
 
-``python -m tests.bench.edges_at_scale FOLDER [DEVICE]``; :func:`write` puts a model of GPT-2's shapes with random
-weights there, of so many layers, with a part of the features and of the vocabulary.
+``python -m tests.bench.edges_at_scale FOLDER [DEVICE] [EVERY]``; :func:`write` puts a model of GPT-2's shapes with
+random weights there, of so many layers, with a part of the features and of the vocabulary. Bare products are made of
+one unit in EVERY, a third of them before the build, and counted for all.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +24,7 @@ from atlas.staging import Build
 from ingest.build import stage
 from ingest.edges import Pool
 from ingest.edges.compiled import TILE
+from ingest.edges.multiply import By, by_blas, by_onednn
 from ingest.job import prepare
 from ingest.parts import Unit
 from ingest.plan import Sizes, units
@@ -71,7 +74,10 @@ def timed(work: Callable[[], object]) -> dict[str, float]:
     return {"cpu": cpu, "wall": wall}
 
 
-def timed_each(job: Any, some: list[Unit], sizes: Sizes, work: Callable[[list], object]) -> dict[str, float]:
+Clocks = dict[str, float]
+
+
+def timed_each(job: Any, some: list[Unit], sizes: Sizes, work: Callable[[list], object]) -> Clocks:
     """Of the work alone; what it works on is made before and let go after."""
     total = {"cpu": 0.0, "wall": 0.0}
     for unit in some:
@@ -81,15 +87,25 @@ def timed_each(job: Any, some: list[Unit], sizes: Sizes, work: Callable[[list], 
     return total
 
 
-def bare(pairs: list[tuple[Tensor, Tensor]], pool: Pool, tile: tuple[int, int]) -> None:
+def bare(
+    pairs: list[tuple[Tensor, Tensor]],
+    pool: Pool,
+    tile: tuple[int, int],
+    way: Callable[[Tensor], By] = by_blas,
+) -> None:
     """Every product once, nothing done with it; a product of one thread a tile."""
+    memory = threading.local()
     for rows, cols in pairs:
-        places = [(i, j) for i in range(0, len(rows), tile[0]) for j in range(0, len(cols), tile[1])]
+        strips = [way(cols[j : j + tile[1]]) for j in range(0, len(cols), tile[1])]
+        widths = [len(cols[j : j + tile[1]]) for j in range(0, len(cols), tile[1])]
 
-        def product(at: tuple[int, int], a: Tensor = rows, b: Tensor = cols) -> None:
-            a[at[0] : at[0] + tile[0]] @ b[at[1] : at[1] + tile[1]].T  # let go at once: keeping them costs page faults
+        def product(at: tuple[int, int], a: Tensor = rows, strips: Any = strips, widths: Any = widths) -> None:
+            if not hasattr(memory, "tile"):
+                memory.tile = torch.empty(tile[0] * tile[1])
+            here = a[at[0] : at[0] + tile[0]]
+            strips[at[1]](here, memory.tile[: len(here) * widths[at[1]]])
 
-        pool.map(product, places)
+        pool.map(product, [(i, j) for j in range(len(strips)) for i in range(0, len(rows), tile[0])])
 
 
 def whole_calls(pairs: list[tuple[Tensor, Tensor]]) -> None:
@@ -141,19 +157,43 @@ def bytes_per_edge(build: Build) -> float:
     return sum(entry["bytes"] for entry in files) / sum(entry["rows"] for entry in files)
 
 
-def main(place: Path, device: str = "cpu") -> dict[str, Any]:
+class Bare:
+    """The same products with nothing around them, in three ways, some before the build and some after."""
+
+    def __init__(self, job: Any, todo: list[Unit], sizes: Sizes, every: int) -> None:
+        self.job, self.sizes, self.all = job, sizes, sum(unit.products for unit in todo)
+        self.some = sorted(todo, key=lambda unit: (unit.kind, unit.layer, unit.first))[::every]
+        self.found: dict[str, Clocks] = {}
+
+    def run(self, part: slice) -> None:
+        some = self.some[part]
+        with Pool() as pool:
+            for way in (by_blas, by_onednn):
+                name = f"tiles, {way.__name__.removeprefix('by_')}"
+                self._note(
+                    name, timed_each(self.job, some, self.sizes, lambda pairs, by=way: bare(pairs, pool, TILE, by))
+                )
+        self._note("few large products", timed_each(self.job, some, self.sizes, whole_calls))
+
+    def _note(self, name: str, taken: Clocks) -> None:
+        share = sum(unit.products for unit in self.some) / self.all
+        before = self.found.setdefault(name, dict.fromkeys(taken, 0.0))
+        self.found[name] = {clock: before[clock] + taken[clock] / share for clock in taken}
+
+
+def main(place: Path, device: str = "cpu", every: str = "1") -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=place) as home:
         job = prepare(str(place / "model"), str(place / "set"), "bench/tc", None, None, None, device, home)
         sizes = Sizes.of(job.vectors)
         todo = units(sizes)
+        alone = Bare(job, todo, sizes, int(every))
         with Pool() as pool:
             bare(operands(job, todo[0], sizes), pool, TILE)
-            before = timed_each(job, todo[::2], sizes, lambda pairs: bare(pairs, pool, TILE))
-        large = timed_each(job, todo, sizes, whole_calls)
+        alone.run(slice(0, None, 3))
         built: list[Build] = []
         ours = timed(lambda: built.append(stage(job)))  # type: ignore[arg-type]
-        with Pool() as pool:
-            after = timed_each(job, todo[1::2], sizes, lambda pairs: bare(pairs, pool, TILE))
+        for start in (1, 2):
+            alone.run(slice(start, None, 3))
         (build,) = built
         build.verify()
         noted = json.loads((build.path / "run.json").read_text())
@@ -162,8 +202,7 @@ def main(place: Path, device: str = "cpu") -> dict[str, Any]:
             "features": build.n_features,
             "threads": torch.get_num_threads(),
             "flop": 2 * sum(unit.products for unit in todo) * sizes.d_model,
-            "bare": {clock: before[clock] + after[clock] for clock in before},
-            "bare, few large products": large,
+            "bare": alone.found,
             "ours": ours,
             "loops, seconds a feature": loops(job, sizes, 48),
             "bytes per edge": bytes_per_edge(build),
