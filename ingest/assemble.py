@@ -14,32 +14,37 @@ import pyarrow as pa
 
 from atlas.staging import STATS_COLUMNS
 from ingest import labels, nodes
-from ingest.edges import Keep, merge, rules, union
+from ingest.edges import Keep, Pool, merge, rules, union
 from ingest.labels import Outstanding
 from ingest.parts import Parts, Unit
 from ingest.plan import Sizes
 from ingest.writer import Writer
 
-_SPAN = 1 << 17
-"""columns of all units that are merged at once, each with a few dozen candidates"""
+_SPAN = 1 << 16
+"""columns of all units that a thread merges at once, each with a few dozen candidates"""
 _SHORTEST_SPAN = 1 << 10
 
 
 def decide_columns(
-    parts: Parts, units: list[Unit], sizes: Sizes, keep: Keep, min_z: float | None, tick: Callable[[int], None]
+    parts: Parts,
+    units: list[Unit],
+    sizes: Sizes,
+    keep: Keep,
+    min_z: float | None,
+    pool: Pool,
+    tick: Callable[[int], None],
 ) -> None:
     """Settle what columns keep, kind by kind, and note it in the parts, with the cuts of FEEDS by source layer."""
     parts.forget_kept()
     tokens = list(rules("ACTIVATES", keep).col)
     for kind in ("ACTIVATES", "PROMOTES"):
-        _decide(
-            parts, [unit for unit in units if unit.kind == kind], 0, sizes.n_vocab, 0, sizes, tokens, [], None, tick
-        )
+        of_kind = [unit for unit in units if unit.kind == kind]
+        _decide(parts, of_kind, 0, sizes.n_vocab, 0, sizes, tokens, [], None, pool, tick)
     for source, n in enumerate(sizes.n_features):
         later = [unit for unit in units if unit.kind == "FEEDS" and unit.layer > source]
         overall, by_layer = [("z", keep.z)], [("abs", keep.per_layer)]
         none = {"z": np.zeros(n, np.float32), "abs": np.zeros((n, len(sizes.layers)), np.float32)}
-        cuts = _decide(parts, later, source, n, sizes.first[source], sizes, overall, by_layer, min_z, tick)
+        cuts = _decide(parts, later, source, n, sizes.first[source], sizes, overall, by_layer, min_z, pool, tick)
         parts.save_cuts(source, none | cuts)
 
 
@@ -53,22 +58,24 @@ def _decide(
     overall: list[tuple[str, int]],
     by_layer: list[tuple[str, int]],
     min_z: float | None,
+    pool: Pool,
     tick: Callable[[int], None],
 ) -> dict[str, np.ndarray]:
-    cuts: dict[str, list[np.ndarray]] = {}
-    if not units:
+    if not units or not n_cols:
         return {}
     step = max(_SHORTEST_SPAN, _SPAN // len(units))
-    for first in range(0, n_cols, step):
+
+    def span(first: int) -> dict[str, np.ndarray]:
         last = min(first + step, n_cols)
         found = [(unit.layer, parts.candidates(unit, group, first, last)) for unit in units]
         kept = merge(found, last - first, len(sizes.layers), overall, by_layer, min_z)
         col = kept.col + np.int32(first + first_col)
         parts.save_kept(units[0].kind, group, first // step, kept.row, col, kept.weight)
-        for order, cut in kept.cuts.items():
-            cuts.setdefault(order, []).append(cut)
-        tick(last - first)
-    return {order: np.concatenate(pieces) for order, pieces in cuts.items()}
+        return kept.cuts
+
+    cuts = pool.map(span, range(0, n_cols, step))
+    tick(n_cols)
+    return {order: np.concatenate([piece[order] for piece in cuts]) for order in cuts[0]}
 
 
 @dataclass
@@ -85,8 +92,8 @@ class Layer:
 class Assembly:
     """Writes edges, statistics and nodes of features, layer by layer."""
 
-    def __init__(self, parts: Parts, units: list[Unit], sizes: Sizes, writer: Writer) -> None:
-        self.parts, self.units, self.sizes, self.writer = parts, units, sizes, writer
+    def __init__(self, parts: Parts, units: list[Unit], sizes: Sizes, writer: Writer, pool: Pool) -> None:
+        self.parts, self.units, self.sizes, self.writer, self.pool = parts, units, sizes, writer, pool
         self.l1_out = [np.zeros(n) for n in sizes.n_features]
         self.logit_l1 = np.zeros(sizes.n_vocab)
         for unit in units:
@@ -105,7 +112,7 @@ class Assembly:
         for kind in ("ACTIVATES", "FEEDS", "PROMOTES"):
             units = [unit for unit in self.units if unit.kind == kind and unit.layer == position]
             stored = [self.parts.statistics(unit) for unit in units]
-            pieces = [self._edges(unit, own) for unit, own in zip(units, stored, strict=True)]
+            pieces = self.pool.map(lambda of: self._edges(*of), zip(units, stored, strict=True))
             if not units:
                 found[kind] = None
                 continue

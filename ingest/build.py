@@ -166,7 +166,7 @@ def stage(job: Job, progress: Progress | None = None, rank: Rank | None = None) 
             if done or not ours:
                 return done
             before = time.perf_counter()
-            writer, about = _write(job, todo, of_heads, sizes, parts, show)
+            writer, about = _write(job, todo, of_heads, sizes, parts, pool, show)
             seconds = sum(map(parts.seconds, todo + of_heads)) + time.perf_counter() - before
             writer.json(
                 "run.json",
@@ -199,7 +199,7 @@ def _estimate(job: Job, sizes: Sizes, away: str | None = None) -> Plan:
 
 
 def _write(
-    job: Job, todo: list[Unit], of_heads: list[Unit], sizes: Sizes, parts: Parts, show: Progress
+    job: Job, todo: list[Unit], of_heads: list[Unit], sizes: Sizes, parts: Parts, pool: Pool, show: Progress
 ) -> tuple[Writer, dict[str, Any]]:
     """All files but the manifest; returns what it is to say beside them."""
     what, n_layers = "writing (layers)", len(sizes.layers)
@@ -211,9 +211,9 @@ def _write(
         merged += columns
         show("merging (features and tokens)", merged, total_columns)
 
-    decide_columns(parts, todo, sizes, job.keep, job.min_z, tick)
+    decide_columns(parts, todo, sizes, job.keep, job.min_z, pool, tick)
     writer = Writer(job.path)
-    assembly = Assembly(parts, todo, sizes, writer)
+    assembly = Assembly(parts, todo, sizes, writer, pool)
     texts, bos = job.model.vocabulary.texts, job.model.bos_id
     with ExitStack() as stack:
         stats = {

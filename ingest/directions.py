@@ -121,18 +121,22 @@ class WithDirections(Vectors):
         return [n + len(self.at(layer)) for layer, n in zip(self.layers, super().n_features, strict=True)]
 
     def reads(self, layer: int) -> Tensor:
-        return torch.cat([super().reads(layer), *(self._here(_read(self.model, one)[0]) for one in self.at(layer))])
+        return _behind(super().reads(layer), [self._here(_read(self.model, one)[0]) for one in self.at(layer)])
 
     def writes(self, layer: int, before: int | None = None) -> Tensor:
         own = [self.carried(self._here(one.vector)[None], layer + 1, before) for one in self.at(layer)]
-        return torch.cat([super().writes(layer, before), *own])
+        return _behind(super().writes(layer, before), own)
 
     def bias(self, layer: int) -> Tensor:
-        own = [self._here(_read(self.model, one)[1]) for one in self.at(layer)]
-        return torch.cat([super().bias(layer), *own])
+        return _behind(super().bias(layer), [self._here(_read(self.model, one)[1]) for one in self.at(layer)])
 
     def threshold(self, layer: int) -> Tensor:
-        return torch.cat([super().threshold(layer), torch.zeros(len(self.at(layer))).to(self.device, self.dtype)])
+        return _behind(super().threshold(layer), [self._here(torch.zeros(1)) for _ in self.at(layer)])
+
+
+def _behind(features: Tensor, directions: list[Tensor]) -> Tensor:
+    """Nothing is copied where there are no directions: a layer is asked for once for every layer behind it."""
+    return torch.cat([features, *directions]) if directions else features
 
 
 def _read(model: ModelWeights, one: Direction) -> tuple[Tensor, Tensor]:

@@ -236,9 +236,15 @@ class Vectors:
         if centred or (self.model.norm is Norm.LAYER and transcoder.read in _NORMALISED):
             reads = reads - reads.mean(dim=1, keepdim=True)
         threshold = torch.zeros_like(b_enc) if transcoder.threshold is None else self._here(transcoder.threshold)
+        writes = self._written(transcoder.w_dec, transcoder.layer)
+        of_file = [reads.data_ptr() == transcoder.w_enc.data_ptr(), writes.data_ptr() == transcoder.w_dec.data_ptr()]
+        if of_file[0] != of_file[1]:  # a view keeps the whole file in memory, the other matrix too, which is a copy
+            reads, writes = (
+                matrix.clone() if view else matrix for matrix, view in zip((reads, writes), of_file, strict=True)
+            )
         return _Layer(
             reads=reads,
-            writes=self._written(transcoder.w_dec, transcoder.layer),
+            writes=writes,
             bias=bias,
             threshold=threshold,
             constant_write=self._written(transcoder.b_dec, transcoder.layer),

@@ -17,6 +17,7 @@ import torch
 
 from ingest.device import elsewhere, unknown
 from ingest.edges import Keep, precision
+from ingest.edges.compiled import STRIP, TILE
 from ingest.edges.multiply import quicker
 from ingest.parts import Unit
 
@@ -47,6 +48,8 @@ _NODE_BYTES = 60
 _NODE_LAYER_BYTES = 16
 """of a feature, for each layer it has statistics and cuts of"""
 _CANDIDATE_BYTES = 16
+_PAIR_BYTES = 300
+"""of a proposed pair, in a reservoir and in the lists that become edges"""
 _LIBRARIES = 950 << 20
 CACHE = 768 << 20
 """bytes of folded layers that are kept, so that memory does not grow with their number; to fold one again takes a
@@ -207,15 +210,16 @@ def _spilled(all_units: list[Unit], sizes: Sizes, keep: Keep) -> tuple[int, int]
 
 
 def _memory(sizes: Sizes, keep: Keep) -> int:
-    """Vectors in hand, libraries, and of the widest unit: reservoirs, then what came out of them."""
+    """Vectors in hand, libraries, what tiles are laid out for, and the pairs that the widest unit proposes."""
+    n = max(sizes.n_features)
     vectors = 4 * sizes.d_model * 3 * sizes.n_vocab
-    layers = 8 * sizes.d_model * sum(sizes.n_features)
-    widest = 8 * sizes.d_model * max(sizes.n_features)
-    reservoirs = max(
-        12 * max(sizes.n_features) * (keep.per_layer + keep.z + 20) * 2,
-        12 * (sizes.n_vocab * (keep.features_per_token + 10) + max(sizes.n_features) * 2 * (keep.tokens + 10)),
+    layers, widest = 8 * sizes.d_model * sum(sizes.n_features), 8 * sizes.d_model * n
+    laid_out = 4 * sizes.d_model * TILE[1] * STRIP * torch.get_num_threads()
+    pairs = max(
+        2 * n * (keep.per_layer + keep.z + 2),
+        sizes.n_vocab * (keep.features_per_token + 1) + 2 * n * (keep.tokens + 1),
     )
-    return vectors + max(min(layers, CACHE), 2 * widest) + 3 * reservoirs + _LIBRARIES
+    return vectors + max(min(layers, CACHE), 2 * widest) + laid_out + _PAIR_BYTES * pairs + _LIBRARIES
 
 
 def _speed(d_model: int, device: str, flop_to_do: float, exact_sums: bool) -> float:

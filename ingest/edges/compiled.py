@@ -18,7 +18,7 @@ from ingest.edges.sweep import ABS, NEG, POS, Z, empty_reservoirs, settle_reserv
 from ingest.edges.tiles import SLACK, Floors, Product, Proposed, Wanted
 
 TILE = (1024, 2048)
-_STRIP = 8
+STRIP = 8
 """tiles side by side that are worked through together, for each thread: what is laid out for them need not wait long"""
 _KINDS = {"abs": ABS, "pos": POS, "neg": NEG, "z": Z}
 
@@ -106,7 +106,7 @@ def propose(product: Product, wanted: Wanted, floors: Floors, pool: Pool, tile: 
         if n:
             extra[place] = (own.pairs[0][:n].copy(), own.pairs[1][:n].copy())
 
-    pool.map(one, _order(len(row_starts), len(col_starts), _STRIP * pool.threads))
+    pool.map(one, _order(len(row_starts), len(col_starts), STRIP * pool.threads))
     row, col_of_row = by_row.pairs(pool)
     col, row_of_col = by_col.pairs(pool)
     return Proposed(

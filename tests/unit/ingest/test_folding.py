@@ -77,6 +77,17 @@ def test_only_what_reads_behind_the_gain_reads_the_norms_bias():
     torch.testing.assert_close(Vectors(model, behind).bias(1), transcoder.b_enc + transcoder.w_enc @ norm_bias)
 
 
+def test_a_layer_that_is_kept_does_not_keep_the_file_it_was_read_from():
+    changed, unchanged = (models.transcoders(read, W.MLP_RAW) for read in (R.NORM_POST_GAIN, R.RESID_MID))
+    of_file, as_read = changed.load(1), unchanged.load(1)
+    one, other = Vectors(weights(), changed), Vectors(weights("llama"), unchanged)
+
+    assert one.writes(1).data_ptr() != of_file.w_dec.data_ptr()
+    assert torch.equal(one.writes(1), of_file.w_dec)
+    assert other.reads(1).data_ptr() == as_read.w_enc.data_ptr()  # nothing is gained by a copy of both
+    assert other.writes(1).data_ptr() == as_read.w_dec.data_ptr()
+
+
 def test_a_feature_fires_above_its_threshold_and_above_zero_without_one():
     jump = models.transcoders(R.RESID_MID, W.MLP_RAW, activation=Activation.JUMPRELU)
 
