@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 
 T = TypeVar("T")
 R = TypeVar("R")
+_MATMUL: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
 
 
 class Pool:
@@ -30,15 +31,15 @@ class Pool:
     def __enter__(self) -> Self:
         self._before = torch.get_num_threads()
         torch.set_num_threads(1)
-        self._precision = torch.backends.mkldnn.matmul.fp32_precision
-        torch.backends.mkldnn.matmul.fp32_precision = "ieee"
+        self._precision = _MATMUL.fp32_precision
+        _MATMUL.fp32_precision = "ieee"
         self._executor = ThreadPoolExecutor(self.threads, "edges", initializer=torch.set_num_threads, initargs=(1,))
         return self
 
     def __exit__(self, *_: object) -> None:
         self._executor.shutdown(cancel_futures=True)
         torch.set_num_threads(self._before)
-        torch.backends.mkldnn.matmul.fp32_precision = self._precision
+        _MATMUL.fp32_precision = self._precision
 
     def map(self, work: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """Results in the order of ``items``, whichever finished first."""
