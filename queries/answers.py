@@ -46,6 +46,9 @@ NEIGHBOURS = {
 EVIDENCE = {"n_both": "int", "drive": "float", "twera": "float"}
 """Columns behind those where the question is about what was seen on a text."""
 
+EVIDENCE_VIA = {"attended": "float", "drive": "float", "twera": "float"}
+"""The same of what passes through attention heads."""
+
 
 def typed(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
     """The named columns in this order, each cast to its type; a column without a type stays as the store gave it."""

@@ -103,7 +103,8 @@ def query(graph: Store, name: str, **parameters: Any) -> pd.DataFrame:
     """
     named = find(name, graph.dialect)
     given = _check(named, parameters)
-    seen = _seen(graph, given) if given.get("by") in cuts.EVIDENCE or given.get("live") == 1 else {}
+    evidence = given.get("by") in cuts.EVIDENCE or given.get("live") == 1
+    seen = _seen(graph, given, heads="_VIA]" in named.text) if evidence else {}
     frame = typed(graph.run(named.text, **given), named.columns)
     limit = given.get("limit")
     whole = limit is None or len(frame) < limit
@@ -133,7 +134,7 @@ def _absent(graph: Store, given: Mapping[str, Any]) -> str:
     return ""
 
 
-def _seen(graph: Store, given: Mapping[str, Any]) -> dict[str, Any]:
+def _seen(graph: Store, given: Mapping[str, Any], *, heads: bool) -> dict[str, Any]:
     """The texts that evidence rests on: of the models that a parameter names, or else of all that are here."""
     sets = [(str(row["set_key"]), cuts.kept(row["observation"])) for row in records(graph, "sets")]
     named = [
@@ -141,10 +142,10 @@ def _seen(graph: Store, given: Mapping[str, Any]) -> dict[str, Any]:
         for one in sets
         if any(isinstance(text, str) and text.startswith(one[0].partition("/")[0] + "/") for text in given.values())
     ]
-    texts = [observation for _, observation in named or sets if observation]
+    texts = [observation for _, observation in named or sets if observation and (observation.get("heads") or not heads)]
     if not texts:
         for set_key, observation in named or sets:
-            cuts.require_observed(set_key, observation)
+            cuts.require_observed(set_key, observation, heads=heads)
     return {"observation": texts[0] if len(texts) == 1 else texts} if texts else {}
 
 

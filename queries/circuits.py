@@ -93,7 +93,8 @@ def circuit(
     ``min`` is in the unit of ``by``. By these three, edges have a column of that name; ``attrs["observation"]`` names
     the text.
     ``via``: ``heads`` lets edges pass through attention heads too, or one head such as ``L5H3``; they are at attention
-    1, and the column ``via`` names the head.
+    1, and the column ``via`` names the head. By coactivation they count attention to firings of the source; with
+    ``to``, they go by z, weight or share alone.
     ``direction``: ``in`` (what leads to the keys), ``out``, or ``both`` (inwards and outwards, never zigzag).
     ``set``: where short keys belong; what a token excites is followed into this set only.
     ``to``: instead, the union of the ``depth * width`` best paths (:func:`queries.paths`, by product) of at most
@@ -107,7 +108,6 @@ def circuit(
     count("width", width)
     choice("direction", direction, ("in", "out", "both"))
     asked, heads = Filter(by=choice("by", by, BY), live=live), through.wanted(via)
-    through.refuse_evidence(via, asked.evidence)
     least = smallest("min", min)
     roots, _ = resolve_all(graph, keys, set=set)
     sides = {"in": ("inputs",), "out": ("outputs",), "both": ("inputs", "outputs")}[direction]
@@ -118,7 +118,7 @@ def circuit(
     growing = _Growing(roots)
     used = [one for one in sets if any(one in node.sets(sets) for node in roots)]
     for one in used if asked.evidence else ():
-        cuts.require_observed(one.key, one.observation)
+        cuts.require_observed(one.key, one.observation, heads=via is not None)
     for side in sides:
         _grow(
             graph, growing, [n.key for n in roots], side, depth, width, replace(asked, min=least), sets, heads and via
@@ -177,7 +177,7 @@ def _grow(
         for score, key, other, row in kept:
             ends = (other, key) if side == "inputs" else (key, other)
             kind = _edge_type(growing.nodes[key].type, row["type"], side) + ("_VIA" if row["via"] else "")
-            evidence = (row[column(asked.by)],) if asked.by in cuts.EVIDENCE else ()
+            evidence = (row[column(asked.by, row["via"])],) if asked.by in cuts.EVIDENCE else ()
             growing.edges[*ends, kind, row["via"]] = (row["weight"], row["z"], row["share"], *evidence)
             known = growing.nodes.get(other)
             if known is None:

@@ -97,12 +97,17 @@ def by_evidence(sizes: Sequence[float], found: int) -> float:
     return 0.0 if len(sizes) < found else float(np.nextafter(np.float32(sizes[found - 1]), np.float32(0)))
 
 
-def require_observed(set_key: str, observation: Mapping[str, Any]) -> None:
-    """Raises BadSetting where no text was observed for a set."""
+def require_observed(set_key: str, observation: Mapping[str, Any], *, heads: bool = False) -> None:
+    """Raises BadSetting where no text was observed for a set; with ``heads``, where none was with its heads."""
     if not observation:
         raise BadSetting(
             f"nothing was observed for {set_key}, so there is no drive, TWERA or coactivation; "
             f"run `atlas observe {set_key} --text FILE` first"
+        )
+    if heads and not observation.get("heads"):
+        raise BadSetting(
+            f"the observation {observation.get('name', '')!r} of {set_key} says nothing of attention heads: the "
+            f"set has none, or they were left out; `atlas observe {set_key} --text FILE` sees them"
         )
 
 

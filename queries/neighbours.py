@@ -11,7 +11,7 @@ import pandas as pd
 
 from atlas.errors import BadSetting
 from queries import cuts, through
-from queries.answers import EVIDENCE, NEIGHBOURS, choice, count, from_records, smallest
+from queries.answers import EVIDENCE, EVIDENCE_VIA, NEIGHBOURS, choice, count, from_records, smallest
 from queries.catalog import records
 from queries.held import Held, envelope, held, one_or_list, one_set
 from queries.resolve import Key, Node, resolve_all
@@ -30,10 +30,6 @@ _QUERIES = {
     ("Token", "inputs"): {"features": "promoting_features"},
     ("Token", "outputs"): {"features": "token_features"},
 }
-
-
-_NUMBERS = {"coactivation": "n_both"}
-"""Columns that orders go by, where they are not called alike."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +52,18 @@ class Filter:
 
     @property
     def columns(self) -> dict[str, str]:
-        return NEIGHBOURS | EVIDENCE if self.evidence else NEIGHBOURS
+        own = EVIDENCE if self.head is None else EVIDENCE_VIA
+        return NEIGHBOURS | own if self.evidence else NEIGHBOURS
 
     @property
     def head(self) -> tuple[int, int] | None:
         """Which head is asked about: (-1, 0) for any; None where connections that pass by none are."""
         return (-1, 0) if self.of == through.HEADS else through.one_head(self.of)
+
+    @property
+    def narrow(self) -> bool:
+        """Whether some of what is kept is not asked for."""
+        return self.evidence or self.min > 0 or self.sign != 0 or not self.any_layer
 
     @property
     def any_layer(self) -> bool:
@@ -91,7 +93,8 @@ def inputs(
     no bound is known on what was cut. ``by``: the order, abs(z), abs(weight) or share; where a text was
     observed also abs(drive), abs(TWERA) or coactivation, how often both are active. ``live``: only what is active
     together on that text (of logits: those of features that fire). Either adds the columns ``n_both, drive, twera``,
-    and ``attrs["observation"]`` names the text. ``sign``: ``+`` or ``-``
+    and ``attrs["observation"]`` names the text; through heads ``attended`` stands for ``n_both``: attention to firings
+    of the source, summed where the target is active, and drive is at attention 1. ``sign``: ``+`` or ``-``
     for positive or negative weights only. ``min``: the smallest size, in the unit of ``by``. ``layer``: only features
     of these layers, ``"2"`` or ``"0-3"`` (and so no tokens). ``set``: where short keys belong; for a token, only this
     set's features.
@@ -138,8 +141,9 @@ def around(
     of_set = sets[0].key if len(sets) == 1 else ""
     if asked.head is not None:
         layers = None if asked.any_layer else (asked.first, asked.last)
+        order["live"] = int(asked.live)
         found = through.around(graph, node.key, node.type, direction, asked.head, set=of_set, layers=layers, **order)
-        return _strongest(found, asked), cuts.UNKNOWN if found else 0.0
+        return _strongest(found, asked), cuts.UNKNOWN if found or asked.narrow else 0.0
     if node.type == "Token" and asked.of == "tokens" and asked.any_layer:
         fixed = {"type": "Token", "layer": None, "via": ""}
         found = [row | fixed for row in records(graph, through.TOKENS[direction], key=node.key, set=of_set, **order)]
@@ -169,12 +173,12 @@ def _strongest(found: list[dict[str, Any]], asked: Filter) -> list[dict[str, Any
 
 def size(row: Mapping[str, Any], by: str) -> float:
     """What rows are ordered by: the absolute z, weight, share, drive or TWERA, or how often both are active."""
-    return abs(row[column(by)])
+    return abs(row[column(by, row.get("via", ""))])
 
 
-def column(by: str) -> str:
-    """The column of the number that an order goes by."""
-    return _NUMBERS.get(by, by)
+def column(by: str, via: str = "") -> str:
+    """The column of the number that an order goes by; ``via``: the head that a connection passes through."""
+    return by if by != "coactivation" else "attended" if via else "n_both"
 
 
 def _neighbours(
@@ -193,7 +197,7 @@ def _neighbours(
     for node in nodes:
         node_sets = node.sets(token_sets if node.type == "Token" else sets)
         for one in node_sets if asked.evidence else ():
-            cuts.require_observed(one.key, one.observation)
+            cuts.require_observed(one.key, one.observation, heads=asked.head is not None)
         found, bound = around(graph, node, direction, asked, node_sets)
         whole &= cuts.complete([size(row, asked.by) for row in found], asked.k, asked.min, bound)
         notes += _notes(node, direction, asked, len(found), bound)
@@ -260,6 +264,8 @@ def _notes(node: Node, direction: str, asked: Filter, found: int, bound: float) 
     if found:
         return []
     noun = direction.removesuffix("s")
+    if asked.head is not None and asked.evidence and asked.min <= 0:
+        return [f"no {noun} that is kept through attention heads has that on the observed text"]
     if asked.head is not None and asked.min <= 0:
         return ["nothing is kept through attention heads here; `atlas ingest --heads` computes it"]
     if node.type == "Token" and asked.of == "tokens" and asked.min <= 0:
@@ -291,7 +297,6 @@ def _filter(of: str, k: int, by: str, sign: str, least: float | None, layer: str
     first, last = layer_range(layer)
     if through.one_head(of) is None:
         choice("of", of, OF)
-    through.refuse_evidence(of if of == through.HEADS or through.one_head(of) else None, live or by in cuts.EVIDENCE)
     return Filter(
         of,
         count("k", k),

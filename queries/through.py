@@ -45,9 +45,12 @@ def wanted(via: str | None) -> tuple[int, int] | None:
 
 
 def refuse_evidence(via: str | None, evidence: bool) -> None:
-    """Raises BadSetting where both heads and what was seen on a text are asked about."""
+    """Raises BadSetting where paths through heads are to be ranked by what was seen on a text: what a text says of a
+    head is in the graph, but not in the arrays that paths are searched in."""
     if via is not None and evidence:
-        raise BadSetting("nothing is observed of heads: ask for them by z, weight or share, and without live")
+        raise BadSetting(
+            "paths through heads go by z, weight or share, without live; `atlas inputs --of heads` by drive"
+        )
 
 
 def via(row: Mapping[str, Any]) -> str:
@@ -66,7 +69,7 @@ def around(
     layers: tuple[int, int] | None = None,
     **order: Any,
 ) -> list[dict[str, Any]]:
-    """Neighbours of one node through heads, not yet in order; ``order``: by, sign, min, limit.
+    """Neighbours of one node through heads, not yet in order; ``order``: by, sign, min, limit, live.
 
     ``layers``: only features of these, and so no tokens.
     """

@@ -74,11 +74,12 @@ def test_a_tokens_neighbours_among_tokens_are_what_it_predicts(asked):
     ]
 
 
-def test_evidence_is_not_asked_of_heads_and_a_head_has_a_name(asked):
+def test_what_is_not_known_of_heads_is_refused_and_a_head_has_a_name(asked):
     key = asked.toy.keys("Feature")[20]
 
-    with pytest.raises(BadSetting, match="nothing is observed of heads"):
-        queries.inputs(asked.graph, key, of="heads", by="drive")
+    for ask in (queries.inputs, queries.outputs):
+        with pytest.raises(BadSetting, match="nothing was observed for toy/tc-40"):
+            ask(asked.graph, key, of="heads", by="drive")
     with pytest.raises(BadSetting, match="of is 'l1'"):
         queries.inputs(asked.graph, key, of="l1")
     with pytest.raises(BadSetting, match="write heads for any, or one head such as L5H3"):
