@@ -32,6 +32,7 @@ Specification, format 1. Keywords as in RFC 2119. ::
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,13 +42,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atlas.errors import BadBuild
+from atlas.errors import BadBuild, BadSetting
 from atlas.staging import Build
 
 FORMAT = 1
 KEPT_BY = ("weight", "z", "twera", "drive")
+MOST_EXAMPLES = 10_000
+"""of each kind, of a feature"""
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 
+_NAME = re.compile(r"[^\W_][\w.-]{0,99}")
 _FLOATS = pa.list_(pa.float32())
 EVIDENCE = pa.schema(
     [
@@ -176,6 +180,15 @@ class Observation:
 def folder(build: Build) -> Path:
     """Where a build's observations are."""
     return build.path / "observations"
+
+
+def check_name(name: str) -> None:
+    """Raises BadSetting for what is no name: an observation is a folder, beside the file ``default``."""
+    if not _NAME.fullmatch(name) or name == "default":
+        raise BadSetting(
+            f"{ascii(name)[:60]} is no name for an observation; write letters, digits, '.', '_' or '-', a letter or "
+            "a digit first, and not default"
+        )
 
 
 def names(build: Build) -> list[str]:

@@ -31,7 +31,7 @@ _FROM = (
     "--context", type=click.IntRange(min=2), help="Positions a window.  [default: 256, or what the model has]"
 )
 @click.option("--part", metavar="K/N", help="Only the k-th of n parts of the text.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--as", "name_as", metavar="NAME", help="What the observation is called.")
 @click.option("--examples", type=click.IntRange(min=1), default=16, show_default=True, help="Of each kind, a feature.")
 @click.option("--strongest", type=click.IntRange(min=1), default=16, show_default=True,

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from atlas.errors import BadModel
+from atlas.errors import BadModel, BadSetting
 from atlas.model import ReadSite, WriteSite
 from ingest import hooked
 from ingest.evidence.corpus import PADDING
@@ -116,6 +116,19 @@ class Runner:
     @property
     def dtype(self) -> torch.dtype:
         return next(self.model.parameters()).dtype
+
+    @property
+    def longest(self) -> int | None:
+        """How many positions the model has; None where its config does not say."""
+        config = getattr(self.model, "cfg", None) or self.model.config
+        config = getattr(config, "text_config", config)
+        names = ("max_position_embeddings", "n_positions", "n_ctx")
+        return next((found for name in names if (found := getattr(config, name, None))), None)
+
+    def refuse_longer(self, length: int, what: str) -> None:
+        """Raises :class:`atlas.errors.BadSetting` for what has more positions than the model."""
+        if self.longest is not None and length > self.longest:
+            raise BadSetting(f"{what} is more than the {self.longest:,} positions the model has")
 
     def run(self, ids: np.ndarray) -> None:
         """One forward pass over int64 [windows, length]; padding lies behind the text, where nothing can see it."""

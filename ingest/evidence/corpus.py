@@ -283,7 +283,20 @@ def _plain(path: Path) -> Iterator[tuple[str, bool]]:
             if said or held.strip():
                 yield held, True
     except UnicodeDecodeError as error:
-        raise BadSource(f"{path} is not UTF-8 (byte {error.start}: {error.reason}); convert it first") from error
+        raise BadSource(f"{path} is not UTF-8 ({_not_utf8(path)}); convert it first") from error
+
+
+def _not_utf8(path: Path) -> str:
+    """Where: what the decoder says counts from where its buffer begins."""
+    begin = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                return f"line {number:,}, byte {begin + error.start:,}: {error.reason}"
+            begin += len(line)
+    return "it changed while it was read"
 
 
 def _json_lines(path: Path, field: str) -> Iterator[str]:

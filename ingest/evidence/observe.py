@@ -68,6 +68,10 @@ class Options:
         for name in ("examples", "strongest", "memory", "batch", "shard"):
             if getattr(self, name) < 1:
                 raise BadSetting(f"{name} is {getattr(self, name)}; give 1 or more")
+        if self.examples > observations.MOST_EXAMPLES:
+            raise BadSetting(
+                f"examples is {self.examples:,}; {observations.MOST_EXAMPLES:,} of each feature is the most"
+            )
 
 
 @dataclass
@@ -163,6 +167,7 @@ def observe(
         return observations.find(subject.build, name)
     try:
         text = texts.prepare(request, subject.tokenizer, subject.weights.n_vocab, work / "corpus", progress)
+        subject.runner.refuse_longer(text.longest, f"a window of {text.longest:,}")
     except Exception:
         shutil.rmtree(folder)
         raise
@@ -305,6 +310,7 @@ def _fidelity(subject: Subject, text: Corpus) -> list[Fidelity]:
 
 def _claim(folder: Path, asked: str, name: str) -> None:
     """Take the folder for this request, or find that it is ours already."""
+    observations.check_name(name)
     note = folder / "asked.json"
     if note.exists() and note.read_text() != asked:
         raise BadSetting(

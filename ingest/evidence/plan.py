@@ -111,6 +111,7 @@ def plan(subject: Subject, request: Request, options: Options, away: str | None 
     """
     windows = max(1, _TRIAL // request.context)
     text = texts.head(request, subject.tokenizer, subject.weights.n_vocab, 2 * windows)
+    subject.runner.refuse_longer(text.longest, f"a window of {text.longest:,}")
     shape = Shape(np.cumsum([0, *subject.shape_of]), subject.weights.n_vocab, options.examples)
     blocks = shape.blocks(options.memory)
     reader = Reader(subject.runner, subject.source)

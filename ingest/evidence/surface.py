@@ -56,11 +56,8 @@ def planned(build: Build, places: dict[str, Any], given: dict[str, Any]) -> Plan
 
 def asked(subject: Subject, **given: Any) -> tuple[Request, Options, str | None]:
     """Options of the command line as a request, its settings, and the observation's name."""
-    config = subject.runner.model.config
-    longest = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or CONTEXT
-    context = given["context"] or min(CONTEXT, longest)
-    if context > longest:
-        raise BadSetting(f"--context {context} is more than the {longest} positions the model has")
+    context = given["context"] or min(CONTEXT, subject.runner.longest or CONTEXT)
+    subject.runner.refuse_longer(context, f"--context {context}")
     request = Request(
         text=given["text"],
         ids=given["ids"],
@@ -83,11 +80,13 @@ def fires(subject: Subject, text: str) -> pd.DataFrame:
     """What fires on a sentence: one row a firing.
 
     Columns ``position`` (in the sentence, from 0), ``token`` (id), ``feature`` (row number in the build), ``value``.
+    Raises :class:`atlas.errors.BadSource` for a sentence without a token and BadSetting for one that is too long.
     """
     bos = subject.tokenizer.bos_token_id
     ids = subject.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     if not ids:
         raise BadSource("the sentence is empty; give a few words")
+    subject.runner.refuse_longer(len(ids) + (bos is not None), f"a sentence of {len(ids):,} tokens")
     window = np.asarray([([] if bos is None else [bos]) + ids], np.int64)
     counted = np.ones_like(window, bool)
     counted[0, 0] = bos is None

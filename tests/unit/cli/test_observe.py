@@ -210,8 +210,7 @@ def test_every_question_about_connections_is_asked_by_evidence_as_in_python(run:
     shown = json.loads(run("card", seen, "--by", "drive", "--live", "--json")[1])
     assert [row["key"] for row in shown["inputs"]] == card["inputs"]["key"].tolist()
     assert (shown["weight"], shown["observation"]["text"]) == ("drive", "one.txt")
-    refused(run("inputs", seen, "--of", "heads", "--by", "drive"), "nothing is observed of heads")
-    refused(run("query", "inputs_via", f"key={seen}", "by=drive"), "by is 'drive'; it is one of z, weight, share")
+    refused(run("inputs", seen, "--of", "heads", "--by", "drive"), "says nothing of attention heads")
 
 
 def test_cards_and_examples_show_where_a_feature_fires(run: Run, made: Small, seen: str):
@@ -303,6 +302,34 @@ def test_a_text_shorter_than_a_window_is_one_line_and_leaves_nothing_behind(
     assert code == 0, err
     assert f"{n} positions of short.txt" in said
     assert run("fires", text)[0] == 0
+
+
+def test_what_is_longer_than_the_model_is_one_line(run: Run, home: Path, words: list[str], seen: str, tmp_path: Path):
+    np.save(tmp_path / "long.npy", np.full((2, 300), 7))
+    before = {*home.glob("builds/*/observations/*")}
+
+    for given in ((), ("--dry-run",)):
+        refused(
+            run("observe", SET, "--ids", tmp_path / "long.npy", *QUICK, *given), "300", "256 positions the model has"
+        )
+    refused(run("fires", "".join(words[:400])), "sentence of", "256 positions the model has")
+    assert {*home.glob("builds/*/observations/*")} == before
+
+
+@pytest.mark.parametrize("name", ["../../elsewhere", "default", "a b", ".hidden", "a/b"])
+def test_a_name_that_is_no_folder_of_its_own_is_one_line(run: Run, home: Path, seen: str, name: str):
+    before = {*home.rglob("*")}
+
+    refused(run("observe", SET, "--text", home / "one.txt", "--as", name, *QUICK), "is no name for an observation")
+
+    assert {*home.rglob("*")} == before
+
+
+def test_numbers_out_of_range_are_refused(run: Run, home: Path):
+    text = ("observe", SET, "--text", home / "one.txt", "--device", "cpu")
+
+    assert run(*text, "--seed", -1)[0] == 2
+    refused(run(*text, "--examples", 100_000), "10,000 of each feature is the most")
 
 
 def test_a_tokenizer_that_disagrees_with_the_build_is_one_line(run: Run, home: Path, made: Small, tmp_path: Path):

@@ -159,6 +159,14 @@ def test_a_text_that_cannot_be_read_says_so_in_one_line(name: str, tmp_path: Pat
     assert "\n" not in str(caught.value)
 
 
+def test_where_a_text_is_not_utf8_is_counted_from_its_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("ingest.evidence.corpus._PIECE", 1000)
+    (tmp_path / "a.txt").write_bytes(b"word2 word3\n" * 10_000 + "caf\u00e9".encode("latin-1"))
+
+    with pytest.raises(BadSource, match=r"line 10,001, byte 120,003: unexpected end of data"):
+        read(tmp_path, text=str(tmp_path / "a.txt"))
+
+
 def test_what_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(BadSource, match="is not there"):
