@@ -49,6 +49,7 @@ def family(config: Any, beside: dict[str, Any]) -> Family:
         "post_mlp_norm": of_block("ln2_post"),
         "final_norm": _name(parts, "ln_final").removeprefix(prefix),
         "mlp": of_block("mlp"),
+        "attention": of_block("attn"),
         "values": _values(of_block("attn") or "", attention.submodules, layer_norm),
         "parallel": bool(described.parallel_attn_mlp),
         "gain_offset": 1.0 if getattr(described, "rmsnorm_uses_offset", False) else 0.0,

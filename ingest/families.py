@@ -47,6 +47,7 @@ class Family:
     values: Callable[[Get, int, Any], Values]
     """of one layer, by parameters and the library's config"""
     mlp: str = "layers.{}.mlp"
+    attention: str = "layers.{}.self_attn"
     positions: str | None = None
     post_attention_norm: str | None = None
     post_mlp_norm: str | None = None
@@ -178,6 +179,7 @@ FAMILIES = {
             final_norm="ln_f",
             values=fused("h.{}.attn.c_attn", "h.{}.attn.c_proj"),
             mlp="h.{}.mlp",
+            attention="h.{}.attn",
         ),
         Family("llama", **_LLAMA),
         Family("qwen3", **_LLAMA),

@@ -67,6 +67,7 @@ def _hooked(model: Any) -> tuple[Any, Family, Get]:
         attention_norm="blocks.{}.ln1",
         mlp_norm="blocks.{}.ln2",
         mlp="blocks.{}.mlp",
+        attention="blocks.{}.attn",
         post_attention_norm=family.post_attention_norm and "blocks.{}.ln1_post",
         post_mlp_norm=family.post_mlp_norm and "blocks.{}.ln2_post",
         final_norm="ln_final",

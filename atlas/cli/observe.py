@@ -38,6 +38,8 @@ _FROM = (
               help="Edges to find for each target, by TWERA and by drive, whatever their weight.")  # fmt: skip
 @click.option("--memory", type=click.FloatRange(min=0.001), default=2.0, show_default=True, help="GB for sums.")
 @click.option("--batch", type=click.IntRange(min=1), default=4096, show_default=True, help="Positions a forward pass.")
+@click.option("--heads/--no-heads", default=True, show_default=True,
+              help="Follow attention too, where the build has edges through heads.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Say what it would cost, and stop.")
 @click.option("--list", "listing", is_flag=True, help="What was observed already.")
 @click.option("--default", "make_default", metavar="NAME", help="Let questions use this observation.")

@@ -24,7 +24,7 @@ from atlas.errors import BadModel, BadSetting
 from atlas.model import ReadSite, WriteSite
 from ingest import hooked
 from ingest.evidence.corpus import PADDING
-from ingest.families import Norm, family_of
+from ingest.families import Family, Norm, family_of
 from ingest.folders import open_folder
 from ingest.transcoder import Transcoder, TranscoderSource
 from ingest.weights import ModelWeights
@@ -80,6 +80,9 @@ class Runner:
     model: nn.Module
     weights: ModelWeights
     call: Callable[[Tensor], Any] = field(init=False)
+    root: nn.Module = field(init=False)
+    """what the family's names of modules begin at"""
+    family: Family = field(init=False)
     layers: list[Sites] = field(init=False)
     final: nn.Module = field(init=False)
 
@@ -90,12 +93,14 @@ class Runner:
             model = original
         if hooked.is_lens(model):
             _, family, _ = hooked.parameters(model)
-            root, self.call = model, lambda ids: model(ids, return_type=None)
+            root: nn.Module = model
+            self.call = lambda ids: model(ids, return_type=None)
         else:
             family = family_of(model.config, self.weights.name)
             root = model.get_submodule(family.prefix.rstrip("."))
             # Padding lies behind the text, so the mask says nothing; transformers warns where it is not told.
             self.call = lambda ids: root(ids, attention_mask=torch.ones_like(ids), use_cache=False)
+        self.root, self.family = root, family
         try:
             self.final = root.get_submodule(family.final_norm)
             self.layers = [
@@ -159,11 +164,12 @@ class Runner:
 
 @contextmanager
 def listening(hooks: list[tuple[nn.Module, Callable]]) -> Iterator[None]:
-    """Forward hooks, for the length of a ``with``; each is called with (input, output)."""
+    """Forward hooks, for the length of a ``with``; each is called with (input, output); the input is None where
+    a module takes it by name."""
 
     def quiet(hook: Callable) -> Callable:
         def inner(module: nn.Module, inputs: tuple, output: Any) -> Any:
-            return hook(inputs[0], output)
+            return hook(inputs[0] if inputs else None, output)
 
         return inner
 

@@ -2,8 +2,9 @@
 
 The text is taken a shard at a time. Where the sums of all features fit into the memory allowed, one pass does
 everything and the sums themselves are the checkpoint; where not, what fired is kept on disk a shard a file, and the
-features are taken block by block over those files. Either way a run that is killed goes on at the shard it was in, and
-gives what an uninterrupted one gives, to the rounding of the model's own forward pass.
+features are taken block by block over those files. Where the build has heads it is kept either way, and the model runs
+over the text again for what its attention carries (:mod:`ingest.evidence.through`). A run that is killed goes on at the
+shard it was in, and gives what an uninterrupted one gives, to the rounding of the model's own forward pass.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from atlas.errors import BadModel, BadSetting, BadTranscoder
 from atlas.observations import Observation
 from atlas.provenance import Run
 from atlas.staging import Build
+from atlas.through import has_heads
 from ingest import skips
 from ingest.evidence import corpus as texts
 from ingest.evidence.capture import READABLE, Batch, Reader, Runner, joined, load
@@ -37,6 +39,7 @@ from ingest.evidence.fidelity import Fidelity, fidelity
 from ingest.evidence.interference import Interference
 from ingest.evidence.relations import Relations, Totals
 from ingest.evidence.staged import examples, layers, windows, write
+from ingest.evidence.through import Reading, ThroughHeads
 from ingest.folding import Vectors
 from ingest.sources import open_transcoders
 from ingest.transcoder import TranscoderSource
@@ -49,7 +52,7 @@ _DIALOGUE = re.compile(r"gemma-3-.*-it")
 
 @dataclass(frozen=True)
 class Options:
-    """How a text is observed. Only :attr:`examples` and :attr:`strongest` change what comes out."""
+    """How a text is observed. Only :attr:`examples`, :attr:`strongest` and :attr:`heads` change what comes out."""
 
     examples: int = 16
     """of each feature, of each kind: the strongest, and a uniform sample"""
@@ -63,6 +66,8 @@ class Options:
     """positions between two looks at the clock; what fired in one shard is held in memory"""
     checkpoint: float = 60.0
     """seconds of work that a killed run may lose, and a shard"""
+    heads: bool = True
+    """follow attention too, where the build has edges through heads"""
 
     def __post_init__(self) -> None:
         for name in ("examples", "strongest", "memory", "batch", "shard"):
@@ -158,11 +163,11 @@ def observe(
     """
     options = options or Options()
     started = datetime.now(UTC)
-    name = name or _name(request, options)
+    settings = _settings(subject.build, options)
+    name = name or _name(request, settings)
     folder = observations.folder(subject.build) / name
     work = folder / "work"
-    asked = json.dumps({"request": asdict(request), "examples": options.examples, "strongest": options.strongest})
-    _claim(folder, asked, name)
+    _claim(folder, json.dumps({"request": asdict(request), **settings}), name)
     if (folder / "manifest.json").exists():
         return observations.find(subject.build, name)
     try:
@@ -179,8 +184,9 @@ def observe(
     )
     run = Run(
         inputs={"build": subject.build.run, "ids": text.manifest["ids_sha256"]},
-        settings={"examples": options.examples, "strongest": options.strongest},
+        settings=settings,
     )
+    heads = seen.follow(folder) if "heads" in settings else []
     manifest = {
         "format": observations.FORMAT,
         "build": subject.build.run,
@@ -191,7 +197,7 @@ def observe(
         "interference": seen.interference.figures(),
         **run.settings,
     }
-    write(folder, tables, manifest, started, str(subject.runner.device))
+    write(folder, tables, manifest, started, str(subject.runner.device), heads)
     if observations.names(subject.build) == [name]:
         observations.make_default(subject.build, name)
     return observations.find(subject.build, name)
@@ -208,6 +214,9 @@ class _Pass:
         self.totals = _no_totals(self.shape)
         self.done = 0
         self.shards = _shards(text, options.shard)
+        self.rows = max(1, options.batch // text.longest)
+        """windows in one forward pass"""
+        self.keeps = self.sums is None or "heads" in _settings(subject.build, options)
 
     def run(self) -> dict[str, pa.Table]:
         """Everything to be staged, by file name, but the figures by layer."""
@@ -219,7 +228,7 @@ class _Pass:
             batch = joined(list(self._batches(reader, *self.shards[number])))
             self._count(batch)
             self.done = number + 1
-            if self.sums is None:
+            if self.keeps:
                 _save(self.work / f"shard-{number:06}.npz", _arrays_of(batch))
             if self.sums is None or time.monotonic() - saved > self.options.checkpoint or self.done == len(self.shards):
                 self._checkpoint()
@@ -230,9 +239,8 @@ class _Pass:
 
     def _batches(self, reader: Reader, first: int, last: int) -> Iterator[Batch]:
         """Windows of about equal length run together: a batch is as wide as its longest."""
-        rows = max(1, self.options.batch // self.text.longest)
-        for start in range(first, last, rows):
-            ids = self.text.windows(start, min(start + rows, last))
+        for start in range(first, last, self.rows):
+            ids = self.text.windows(start, min(start + self.rows, last))
             yield reader.read(ids, self.text.counted(ids, *self.subject.special), start)
 
     def _count(self, batch: Batch) -> None:
@@ -251,7 +259,7 @@ class _Pass:
             raise BadSetting("no position of this text counts: it holds nothing but BOS and padding")
         paths = skips.of_settings(self.subject.build.manifest["settings"])
         vectors = Vectors(self.subject.weights, self.subject.source, **paths)
-        found = Relations(self.subject.build, vectors, self.shape, self.totals, self.options.strongest)
+        found = self.found = Relations(self.subject.build, vectors, self.shape, self.totals, self.options.strongest)
         self.interference = Interference(found)
         parts: dict[str, list[pa.Table]] = {}
         for number, block in enumerate(self.blocks):
@@ -277,9 +285,21 @@ class _Pass:
     def _block(self, block: range) -> Sums:
         sums = Sums(self.shape, block)
         for number in range(len(self.shards)):
-            with np.load(self.work / f"shard-{number:06}.npz") as stored:
-                sums.add(Batch(**{name: stored[name] for name in stored.files}, inverse={}))
+            sums.add(self._fired(number))
         return sums
+
+    def _fired(self, number: int) -> Batch:
+        """What fired in a shard, as it was kept."""
+        with np.load(self.work / f"shard-{number:06}.npz") as stored:
+            return Batch(**{name: stored[name] for name in stored.files}, inverse={})
+
+    def follow(self, folder: Path) -> list[str]:
+        """After :meth:`run`: evidence for edges through heads, into the observation's folder; the files' names."""
+        self.sums = None  # their memory is what those of heads may take
+        subject, options = self.subject, self.options
+        reading = Reading(self.text, subject.special, self.shards, self.rows, self._fired)
+        heads = ThroughHeads(subject.build, subject.runner, reading, options.memory, self.work, _save)
+        return heads.run(self.found, folder, options.checkpoint, self.progress)
 
     def _checkpoint(self) -> None:
         totals = self.totals
@@ -353,10 +373,16 @@ def _save(path: Path, arrays: dict[str, Any]) -> None:
     part.replace(path)
 
 
-def _name(request: Request, options: Options) -> str:
+def _settings(build: Build, options: Options) -> dict[str, Any]:
+    """What changes what comes out."""
+    settings: dict[str, Any] = {"examples": options.examples, "strongest": options.strongest}
+    return settings | ({"heads": True} if options.heads and has_heads(build) else {})
+
+
+def _name(request: Request, settings: dict[str, Any]) -> str:
     given = Path(str(request.ids or request.text)).name.partition("@")[0].partition(":")[0]
     stem = "".join(c if c.isalnum() else "-" for c in Path(given).stem).strip("-").lower() or "text"
-    digest = Run(inputs=asdict(request), settings={"examples": options.examples, "strongest": options.strongest}).id
+    digest = Run(inputs=asdict(request), settings=settings).id
     return f"{stem[:32]}-{digest[:6]}"
 
 

@@ -16,6 +16,7 @@ from ingest.evidence import corpus as texts
 from ingest.evidence.capture import CELLS, Batch, Reader
 from ingest.evidence.corpus import Corpus, Request
 from ingest.evidence.counting import Shape, Sums
+from ingest.evidence.following import Following, FollowingTrial
 from ingest.evidence.observe import Options, Subject
 
 _TRIAL, _TRIAL_FLOP = 8192, 1e13
@@ -64,10 +65,12 @@ class Plan:
     """bytes of the model and all encoders, and about what a batch needs beside them"""
     blocks: int
     disk: int
-    """bytes a position, for what fired, where the sums need several blocks; else 0"""
+    """bytes a position, for what fired, where the sums need several blocks or attention is followed; else 0"""
     staged: int
     """bytes of the finished observation, at most, about"""
     device: str
+    heads: Following | None = None
+    """what following attention adds, where it is followed"""
 
     def __str__(self) -> str:
         count = "the whole text" if self.positions is None else f"{self.positions:,} positions"
@@ -81,26 +84,36 @@ class Plan:
             away = unknown(self.flop * n, self.device).replace("; ", f";{_INDENT}")
             times = f"{on_cpu}{unit}, by a trial just run{_INDENT}model and encoders {away}{unit}"
         else:
+            whole = self.reading + self.counting + self.tokenising + (self.heads.seconds if self.heads else 0.0)
             times = (
-                f"{duration((self.reading + self.counting + self.tokenising) * n)}{unit}, by a trial just run: "
+                f"{duration(whole * n)}{unit}, by a trial just run: "
                 f"model and encoders on {self.device} {duration(self.reading * n)},{_INDENT}{on_cpu}"
             )
         work = f"{_gb(_ID_BYTES * n)}{unit} of token ids"
         if self.blocks == 1:
-            work += f", checkpoints {_gb(2 * self.memory)}"
+            work += f" and {_gb(self.disk * n)}{unit} of what fires" if self.heads else ""
+            work += f", checkpoints {_gb(2 * (self.memory + (self.heads.memory if self.heads else 0)))}"
         else:
             work += (
                 f" and {_gb(self.disk * n)}{unit} of what fires, which each of {self.blocks} blocks of features reads "
                 f"for{_INDENT}its sums (more --memory means fewer)"
             )
-        return "\n".join(
-            [
-                f"{self.set_key}: {count}; {self.l0:.0f} features fire at a position of {self.flop:.3g} FLOP",
-                f"time    {times}",
-                f"memory  {_gb(self.memory)} of sums and {_gb(self.shard)} of what fires, however long the text;"
-                f"{_INDENT}on {self.device} about {_gb(self.on_device)} of model, encoders and a batch",
-                f"disk    while it runs {work};{_INDENT}what is staged at most about {_gb(self.staged)}",
-            ]
+        lines = [
+            f"{self.set_key}: {count}; {self.l0:.0f} features fire at a position of {self.flop:.3g} FLOP",
+            f"time    {times}",
+            f"memory  {_gb(self.memory)} of sums and {_gb(self.shard)} of what fires, however long the text;"
+            f"{_INDENT}on {self.device} about {_gb(self.on_device)} of model, encoders and a batch",
+            f"disk    while it runs {work};{_INDENT}what is staged at most about {_gb(self.staged)}",
+        ]
+        return "\n".join([*lines, self._of_heads(self.heads, n, unit)] if self.heads else lines)
+
+    def _of_heads(self, heads: Following, n: int, unit: str) -> str:
+        again = "once more" if heads.passes == 1 else f"{heads.passes} times more (more --memory means fewer)"
+        model = "" if self.reading is None else f" in {duration(heads.passes * heads.reading * n)}"
+        return (
+            f"heads   {heads.edges:,} edges through {heads.heads:,} heads: the model runs {again}{model}, and the CPU "
+            f"counts {duration(heads.counting * n)}{unit};{_INDENT}{_gb(heads.memory)} of sums once the others are "
+            f"done, {_gb(heads.patterns)} of patterns on {self.device}; without: --no-heads"
         )
 
 
@@ -121,17 +134,19 @@ def plan(subject: Subject, request: Request, options: Options, away: str | None 
     some = Sums(shape, range(max(shape.n_features - min(_ROWS, len(blocks[-1])), 0), shape.n_features))
     nothing = Sums(shape, range(1))
     reading = counting = again = 0.0
-    batch = None
+    trial, batch = FollowingTrial(subject, options, text), None
     for start in range(0, min(2 * windows, len(text)), windows):  # the last counts: the first also compiles
         ids = text.windows(start, min(start + windows, len(text)))
+        counted = text.counted(ids, *subject.special)
         began = time.perf_counter()
-        batch = reader.read(ids, text.counted(ids, *subject.special), start)
+        batch = reader.read(ids, counted, start)
         reading = time.perf_counter() - began
+        trial.run(ids, counted, batch, start)
         counting, again = _timed(some, batch), _timed(nothing, batch)
     assert batch is not None
     positions, fired = max(len(batch.token), 1), len(batch.feature)
-    every, counted = _visits(batch, shape.first, 0), _visits(batch, shape.first, some.rows.start)
-    scale = every / max(counted, 1)
+    every, visited = _visits(batch, shape.first, 0), _visits(batch, shape.first, some.rows.start)
+    scale = every / max(visited, 1)
     a_position = _FIRE_BYTES * fired / positions + _POSITION_BYTES
     edges = subject.build.n_edges + 2 * options.strongest * shape.n_features
     a_feature = 2 * options.examples * (_EXAMPLE_BYTES + 4 * text.longest) + _FEATURE_BYTES
@@ -148,9 +163,10 @@ def plan(subject: Subject, request: Request, options: Options, away: str | None 
         shard=int(_COPIES * max(options.shard, text.longest) * a_position),
         on_device=_on_device(reader, max(options.batch, text.longest)),
         blocks=len(blocks),
-        disk=0 if len(blocks) == 1 else int(a_position),
+        disk=0 if len(blocks) == 1 and trial.sums is None else int(a_position),
         staged=edges * _EDGE_BYTES + shape.n_features * a_feature,
         device=away or str(subject.runner.device),
+        heads=trial.result(),
     )
 
 

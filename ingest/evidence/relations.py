@@ -84,12 +84,12 @@ class Relations:
         return pa.table(
             {
                 "n_fires": n,
-                "density": _float(density),
-                "mean_active": _float(self.mean_active[rows]),
-                "mean": _float(self.mean[rows]),
-                "max_active": _float(np.where(n > 0, a["max"], np.nan)),
-                "inv_sigma": _float(self.inv_in[rows]),
-                "token_share": _float(self._token_share(a)),
+                "density": as_float(density),
+                "mean_active": as_float(self.mean_active[rows]),
+                "mean": as_float(self.mean[rows]),
+                "max_active": as_float(np.where(n > 0, a["max"], np.nan)),
+                "inv_sigma": as_float(self.inv_in[rows]),
+                "token_share": as_float(self._token_share(a)),
                 "live": self.live[rows],
                 "always_on": density > ALWAYS_ON,
                 "quantiles": _lists(_quantiles(a["histogram"], bins), pa.float32()),
@@ -145,11 +145,11 @@ class Relations:
             token,
             target,
             n_both,
-            lift=_ratio(total * n_both.astype(np.float64), n_token * self.totals.n[target].astype(np.float64)),
+            lift=ratio(total * n_both.astype(np.float64), n_token * self.totals.n[target].astype(np.float64)),
             drive_active=np.where(n_token > 0, per_unit, np.nan),
             drive_mean=per_unit * n_token / total,
             era=weight * n_both / total,
-            twera=_ratio(weight * product, self.totals.sum[target]),
+            twera=ratio(weight * product, self.totals.sum[target]),
             kept_by=np.full(len(target), _WEIGHT, np.int8),
         )
 
@@ -197,13 +197,13 @@ class Relations:
             source,
             target,
             n_both,
-            lift=_ratio(
+            lift=ratio(
                 total.positions * n_both.astype(np.float64), total.n[source].astype(np.float64) * total.n[target]
             ),
             drive_active=drive * self.mean_active[source],
             drive_mean=drive * self.mean[source],
             era=weight * of_source / total.positions,
-            twera=_ratio(weight * product, total.sum[target]),
+            twera=ratio(weight * product, total.sum[target]),
             kept_by=why,
         )
 
@@ -268,7 +268,7 @@ class Relations:
         between = np.asarray(squares) - of_mean
         if total <= kinds:
             return np.full(len(whole), np.nan)
-        unexplained = _ratio((whole - between) * (total - 1), whole * (total - kinds))
+        unexplained = ratio((whole - between) * (total - 1), whole * (total - kinds))
         return np.clip(1 - unexplained, 0, 1)
 
 
@@ -311,15 +311,16 @@ def _evidence(source: np.ndarray, target: np.ndarray, n_both: np.ndarray | None,
     kept_by = values.pop("kept_by")
     both = pa.nulls(len(source), pa.int64()) if n_both is None else pa.array(n_both, pa.int64())
     columns = {"source": source.astype(np.int32), "target": target.astype(np.int32), "n_both": both}
-    columns |= {name: _float(column) for name, column in values.items()}
+    columns |= {name: as_float(column) for name, column in values.items()}
     return pa.table(columns | {"kept_by": kept_by}, schema=observations.EDGE)
 
 
-def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """Not a number where nothing is below."""
     return np.divide(above, below, out=np.full(np.shape(above), np.nan), where=np.asarray(below) > 0)
 
 
-def _float(values: np.ndarray) -> pa.Array:
+def as_float(values: np.ndarray) -> pa.Array:
     """float32, undefined as null."""
     return pa.array(values.astype(np.float32), pa.float32(), mask=np.isnan(values))
 

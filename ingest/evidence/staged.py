@@ -85,14 +85,24 @@ def layers(
     )
 
 
-def write(folder: Path, tables: dict[str, pa.Table], manifest: dict[str, Any], started: datetime, device: str) -> None:
-    """Write everything, the manifest last, and clear the work away."""
+def write(
+    folder: Path,
+    tables: dict[str, pa.Table],
+    manifest: dict[str, Any],
+    started: datetime,
+    device: str,
+    there: list[str],
+) -> None:
+    """Write everything, the manifest last, and clear the work away. ``there``: tables that are written already."""
     entries = {}
     for name, table in sorted(tables.items()):
         path = folder / name
         path.parent.mkdir(exist_ok=True)
         pq.write_table(table, path, compression="zstd", compression_level=1, row_group_size=_row_group(name))
-        entries[name] = {"rows": table.num_rows, "bytes": path.stat().st_size, "sha256": sha256(path)}
+    for name in [*sorted(tables), *there]:
+        path = folder / name
+        rows = pq.read_metadata(path).num_rows
+        entries[name] = {"rows": rows, "bytes": path.stat().st_size, "sha256": sha256(path)}
     finished = datetime.now(UTC)
     run = {"started": started.isoformat(), "finished": finished.isoformat(), "device": device}
     (folder / "run.json").write_text(json.dumps(run) + "\n")

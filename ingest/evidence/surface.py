@@ -72,6 +72,7 @@ def asked(subject: Subject, **given: Any) -> tuple[Request, Options, str | None]
         strongest=given["strongest"],
         memory=int(given["memory"] * 1e9),
         batch=given["batch"],
+        heads=given["heads"],
     )
     return request, options, given["name_as"]
 

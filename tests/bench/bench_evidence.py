@@ -11,6 +11,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,16 @@ import pytest
 
 import ingest
 from atlas import demo
+from atlas.through import VIA
 from ingest.evidence.capture import Batch, Reader, joined, listening
 from ingest.evidence.corpus import Request, head
 from ingest.evidence.counting import Shape, Sums
-from ingest.evidence.observe import open_subject
+from ingest.evidence.observe import Options, observe, open_subject
 from ingest.evidence.relations import Relations, Totals
 from ingest.folding import Vectors
 
+HEADS = 8
+"""kept through each head, of each end"""
 WINDOWS, BATCH, ROUNDS = int(os.environ.get("BENCH_WINDOWS", "128")), 16, 3
 POSITIONS = 2_500_000
 """of the bundled corpus"""
@@ -73,6 +77,24 @@ def test_counting_beside_the_bare_pass(tmp_path: Path) -> None:
     once = _seconds(lambda: relations.feeds(sums)) + _seconds(lambda: relations.features(sums))
     print(f"\nbare {alone * 1e6:.0f} us a position, observed {full * 1e6:.0f}: {full / alone:.2f} x")
     print(f"relating {once:.0f} s once: {(full + once / POSITIONS) / alone:.2f} x over {POSITIONS:,} positions")
+
+
+@pytest.mark.timeout(3600)
+def test_following_attention_beside_a_run_without(tmp_path: Path) -> None:
+    """Both whole, from text to files; CPU time."""
+    places = {"model": str(demo.MODEL), "transcoders": str(demo.TRANSCODERS)}
+    keep = ingest.Keep(heads=HEADS)
+    build = ingest.build(**places, name="bunny/tc-1k", keep=keep, home=tmp_path, device="cpu")
+    subject = open_subject(build, *places.values())
+    request = Request(text=str(demo.CORPUS), tokens=WINDOWS * 256)
+    observe(subject, replace(request, tokens=512), Options())  # compiles
+    plain = _seconds(lambda: observe(subject, request, Options(heads=False), name="plain"))
+    followed = _seconds(lambda: observe(subject, request, Options(), name="followed"))
+    edges = sum(build.rows(f"edges/{kind}/") for kind in VIA)
+    print(
+        f"\n{plain / request.tokens * 1e6:.0f} us a position without heads, {followed / request.tokens * 1e6:.0f} with "
+        f"{edges:,} edges through them: {followed / plain:.2f} x"
+    )
 
 
 def _totals(batch: Batch, shape: Shape) -> Totals:

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from atlas import builds
 from atlas.cli import main
 from atlas.model import Activation, ReadSite
+from atlas.observed import observed
 from tests.unit.ingest import models
 from tests.unit.ingest.describe.small import BOS, N_LAYERS, Small, small
 
@@ -342,3 +344,22 @@ def test_a_tokenizer_that_disagrees_with_the_build_is_one_line(run: Run, home: P
     (tmp_path / "other" / "tokenizer.json").write_text(json.dumps(config))
 
     refused(run("observe", SET, "--text", home / "one.txt", "--model", tmp_path / "other", *QUICK), "tiny/tc")
+
+
+def test_a_build_with_heads_is_observed_through_them_and_without_if_so_asked(run: Run, home: Path):
+    where = ("--model", home / "model", "--transcoders", home / "set", "--device", "cpu", "--build-only", "-q")
+    assert run("ingest", *where, "--as", "tiny/tc-heads", "--heads", "--keep-heads", 1)[0] == 0
+    asked = ("observe", "tiny/tc-heads", "--text", home / "one.txt", "--tokens", 512, "--build-only", *QUICK)
+    build = builds.find("tiny/tc-heads")
+
+    dry = run(*asked, "--dry-run")[1]
+    assert "the model runs once more" in dry
+    assert "--no-heads" in dry
+    for given, followed in ((("--as", "plain", "--no-heads"), False), (("--as", "followed"), True)):
+        code, _, err = run(*asked, *given)
+        assert code == 0, err
+        seen = observed(build, given[1])
+        attended = [value for table in seen.edges("FEEDS_VIA") for value in table["attended"].to_pylist()]
+        assert len(attended) == build.rows("edges/FEEDS_VIA/") > 0
+        assert all((value is not None) == followed for value in attended)
+    assert max(attended) > 0

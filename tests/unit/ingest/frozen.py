@@ -20,14 +20,14 @@ from atlas.model import ReadSite, WriteSite
 from ingest.transcoder import Transcoder
 from tests.unit.ingest.anatomy import ANATOMY
 
-_OPEN = {"head": 0, "source": 0, "target": 0}
+_OPEN: dict[str, Any] = {"head": 0, "pattern": torch.empty(0)}
 
 
 def _one_head(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **settings: Any) -> tuple:
-    """Attention in which one head attends, from one position, to one position; called with the library's own values."""
+    """Attention in which one head attends, by a pattern that is given; called with the library's own values."""
     _, n_heads, length, _ = query.shape
     pattern = torch.zeros(n_heads, length, length, dtype=value.dtype)
-    pattern[_OPEN["head"], _OPEN["target"], _OPEN["source"]] = 1
+    pattern[_OPEN["head"]] = _OPEN["pattern"]
     values = value.repeat_interleave(n_heads // value.shape[1], dim=1)
     return (pattern @ values).transpose(1, 2).contiguous(), None
 
@@ -99,10 +99,18 @@ class Frozen:
         with one_head(self, head, position, to):
             return self._run(len(change), self._changing(change, position, layer, site))
 
+    def carried_by(
+        self, pattern: Tensor, change: Tensor, head: tuple[int, int], *, layer: int, site: WriteSite
+    ) -> Values:
+        """As :meth:`carried`, of changes at every position, [batch, position, d_model], where the head attends by
+        ``pattern`` [to, from]."""
+        with attends(self, head, pattern):
+            return self._run(len(change), self._changing(change, slice(None), layer, site))
+
     def _changing(
-        self, change: Tensor, position: int, layer: int | None, site: WriteSite | None
+        self, change: Tensor, position: int | slice, layer: int | None, site: WriteSite | None
     ) -> Callable[[Values], list[tuple[nn.Module, Callable]]]:
-        put = torch.zeros(len(change), self.ids.shape[1], change.shape[1], dtype=change.dtype)
+        put = torch.zeros(len(change), self.ids.shape[1], change.shape[-1], dtype=change.dtype)
         put[:, position] = change
         if site is WriteSite.MLP_RAW_CENTRED:
             put = put - put.mean(-1, keepdim=True)
@@ -255,8 +263,17 @@ def _hooked(hooks: list[tuple[nn.Module, Callable]]) -> Iterator[None]:
 @contextmanager
 def one_head(frozen: Frozen, head: tuple[int, int], source: int, target: int) -> Iterator[None]:
     """One head (layer, number) open: from ``target`` it attends to ``source`` alone; no other of its layer adds."""
+    pattern = torch.zeros(2 * frozen.ids.shape[1:])
+    pattern[target, source] = 1
+    with attends(frozen, head, pattern):
+        yield
+
+
+@contextmanager
+def attends(frozen: Frozen, head: tuple[int, int], pattern: Tensor) -> Iterator[None]:
+    """One head (layer, number) open, which attends by ``pattern`` [to, from]; no other of its layer adds."""
     frozen.model.set_attn_implementation("one_head")
-    _OPEN.update(head=head[1], source=source, target=target)
+    _OPEN.update(head=head[1], pattern=pattern)
     frozen.open_at = head[0]
     try:
         yield

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,16 +30,23 @@ RETURN a.key AS source, b.key AS target, e.weight AS weight, e.z AS z, e.share A
 
 
 def subject(
-    home: Path, family: str = "gpt2", *, activation: Activation = Activation.RELU, read: ReadSite, write: WriteSite
+    home: Path,
+    family: str = "gpt2",
+    *,
+    activation: Activation = Activation.RELU,
+    read: ReadSite,
+    write: WriteSite,
+    heads: int = 0,
 ) -> Subject:
-    """A model in float64, its transcoders and a build of them that keeps little.
+    """A model in float64, its transcoders and a build of them that keeps little; edges through heads if asked for.
 
     In float64 another batch rounds no activation differently that is kept in float32: what is compared are the sums.
     """
     pair = models.model(family, dtype=torch.float64), models.tokenizer()
     source = models.transcoders(read, write, activation=activation, dtype=torch.float64)
     layers = {layer: source.load(layer) for layer in source.info.layers}
-    build = ingest.build(model=pair, transcoders=layers, name="tiny/tc-test", keep=KEEP, device="cpu", home=home)
+    keep = replace(KEEP, heads=heads)
+    build = ingest.build(model=pair, transcoders=layers, name="tiny/tc-test", keep=keep, device="cpu", home=home)
     return open_subject(build, pair, layers)
 
 

@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from atlas.model import Activation, ReadSite, WriteSite
 from ingest.evidence import capture
+from ingest.evidence.attended import groups, head_bytes, heads_of
 from ingest.evidence.capture import Reader
 from ingest.evidence.corpus import head
 from ingest.evidence.observe import Options, Subject
 from ingest.evidence.plan import plan
 from tests.unit.ingest import models
-from tests.unit.ingest.evidence.observed import LENGTH, ids_file
+from tests.unit.ingest.evidence.observed import LENGTH, ids_file, subject
 
 
 @pytest.fixture
@@ -82,3 +84,29 @@ def test_what_fires_is_the_same_where_a_layer_is_read_some_positions_at_a_time(
     np.testing.assert_allclose(parts.value, whole.value, rtol=1e-6)
     nothing = reader.read(ids, np.zeros_like(counted), 0)
     assert (len(nothing.token), len(nothing.feature)) == (0, 0)
+
+
+def test_a_plan_says_what_following_attention_adds_and_nothing_where_it_is_not_followed(request_of, tmp_path: Path):
+    sites = {"read": ReadSite.NORM_POST_GAIN, "write": WriteSite.MLP_RAW}
+    heads = subject(tmp_path, "gpt2", activation=Activation.RELU, heads=3, **sites)
+    in_parts = Options(memory=60_000)
+
+    found = plan(heads, request_of, Options()).heads
+    parts = plan(heads, request_of, in_parts)
+
+    assert found is not None
+    assert parts.heads is not None
+    assert (found.passes, parts.heads.passes) == (1, len(groups(heads.build, in_parts.memory)))
+    assert parts.heads.passes > 1
+    assert parts.heads.memory <= in_parts.memory
+    assert found.memory == sum(head_bytes(heads.build, head) for head in heads_of(heads.build))
+    assert found.edges == sum(heads.build.rows(f"edges/{kind}/") for kind in ("FEEDS_VIA", "ACTIVATES_VIA"))
+    assert found.seconds > found.reading > 0 < found.counting
+    said = str(plan(heads, request_of, Options()))
+    assert f"heads   {found.edges:,} edges through 12 heads: the model runs once more in" in said
+    assert "of what fires, checkpoints" in said
+    assert f"the model runs {parts.heads.passes} times more" in str(parts)
+    assert "the model runs once more, and the CPU" in str(plan(heads, request_of, Options(), away="cuda"))
+    without = plan(heads, request_of, Options(heads=False))
+    assert without.heads is None
+    assert "heads" not in str(without)

@@ -12,7 +12,8 @@ import pytest
 from atlas import observations
 from atlas.errors import BadBuild
 from atlas.model import Activation, ReadSite, WriteSite
-from ingest.evidence.observe import Options, observe
+from ingest.evidence.attended import groups
+from ingest.evidence.observe import Options, Subject, observe
 from tests.unit.ingest.evidence.observed import ids_file, subject
 
 ROOT = Path(__file__).parents[4]
@@ -32,6 +33,64 @@ def die(what, done, total):
 
 observe(tiny, ids_file(home), Options(shard=60, checkpoint=0.0, memory=memory), name="cut", progress=die)
 """
+
+
+FOLLOWING = """
+import os, signal, sys
+from pathlib import Path
+from ingest.evidence.observe import observe
+from tests.unit.ingest.evidence.observed import ids_file
+from tests.unit.ingest.evidence.test_resume import following
+
+home, memory = Path(sys.argv[1]), int(sys.argv[2])
+tiny, options = following(home, memory)
+
+def die(what, done, total):
+    if "attention" in what and done > total // 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+observe(tiny, ids_file(home), options, name="cut", progress=die)
+"""
+
+
+def following(home: Path, memory: int) -> tuple[Subject, Options]:
+    tiny = subject(home, activation=Activation.RELU, read=ReadSite.NORM_POST_GAIN, write=WriteSite.MLP_RAW, heads=3)
+    return tiny, Options(shard=60, checkpoint=0.0, memory=memory)
+
+
+@pytest.mark.parametrize("memory", [2 << 30, 120_000], ids=["one group of heads", "several"])
+def test_a_run_that_is_killed_while_it_follows_attention_goes_on_there_and_gives_the_same_bytes(
+    memory: int, tmp_path: Path
+):
+    died = subprocess.run([sys.executable, "-c", FOLLOWING, str(tmp_path), str(memory)], cwd=ROOT, capture_output=True)
+    assert died.returncode == -9, died.stderr.decode()
+    tiny, options = following(tmp_path, memory)
+    with np.load(observations.folder(tiny.build) / "cut" / "work" / "heads.npz") as state:
+        assert int(state["done"]) > 0
+        assert (int(state["finished"]) > 0) == (memory < 1 << 30)
+    seen: list[str] = []
+
+    resumed = observe(tiny, ids_file(tmp_path), options, name="cut", progress=lambda what, *_: seen.append(what))
+    whole = observe(tiny, ids_file(tmp_path), options, name="whole")
+
+    assert 0 < sum("attention" in what for what in seen) < (7 if memory > 1 << 30 else 20)  # ten shards a group
+    assert "reading features (windows)" not in seen
+    assert resumed.manifest["files"] == whole.manifest["files"]
+    assert any("FEEDS_VIA" in name for name in whole.manifest["files"])
+    assert not (resumed.path / "work").exists()
+
+
+def test_a_run_that_followed_attention_goes_on_with_other_memory_and_gives_the_same_bytes(tmp_path: Path):
+    died = subprocess.run([sys.executable, "-c", FOLLOWING, str(tmp_path), "120000"], cwd=ROOT, capture_output=True)
+    assert died.returncode == -9, died.stderr.decode()
+    tiny, options = following(tmp_path, 40_000)
+    with np.load(observations.folder(tiny.build) / "cut" / "work" / "heads.npz") as state:
+        assert len(groups(tiny.build, options.memory, int(state["finished"]))[0]) < int(state["of"])
+
+    resumed = observe(tiny, ids_file(tmp_path), options, name="cut")
+    whole = observe(tiny, ids_file(tmp_path), options, name="whole")
+
+    assert resumed.manifest["files"] == whole.manifest["files"]
 
 
 @pytest.mark.parametrize("memory", [2 << 30, 200_000], ids=["in one pass", "in blocks"])
