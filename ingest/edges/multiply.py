@@ -50,12 +50,12 @@ def _onednn(cols: Tensor, rows: Tensor, memory: Tensor) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _tried(d_model: int) -> Callable[[Tensor], By]:
-    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):  # torch without oneDNN, as on some processors
-        return by_blas
     rows, cols = (torch.randn(n, d_model) for n in _TRIED)
     memory = torch.empty(_TRIED[0] * _TRIED[1])
-    seconds = {way: _seconds(way(cols), rows, memory) for way in (by_blas, by_onednn)}
-    return min(seconds, key=lambda way: seconds[way])
+    try:
+        return min((by_blas, by_onednn), key=lambda way: _seconds(way(cols), rows, memory))
+    except (AttributeError, RuntimeError):  # torch without oneDNN, or one that does not work on this processor
+        return by_blas
 
 
 def _seconds(by: By, rows: Tensor, memory: Tensor) -> float:

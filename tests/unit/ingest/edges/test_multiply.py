@@ -62,6 +62,18 @@ def test_the_quicker_way_is_tried_where_there_is_much_to_multiply_and_only_there
     multiply._tried.cache_clear()
 
 
+@pytest.mark.parametrize("error", [AttributeError, RuntimeError])
+def test_where_onednn_is_not_there_or_does_not_work_the_blas_multiplies(error, monkeypatch):
+    def broken(cols):
+        raise error("no such operator")
+
+    monkeypatch.setattr(multiply, "by_onednn", broken)
+    multiply._tried.cache_clear()
+
+    assert quicker(10**12, 12) is by_blas
+    multiply._tried.cache_clear()
+
+
 def way_of(by):
     return by_blas if by.func is multiply._blas else by_onednn
 
