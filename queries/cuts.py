@@ -107,7 +107,7 @@ def require_observed(set_key: str, observation: Mapping[str, Any], *, heads: boo
     if heads and not observation.get("heads"):
         raise BadSetting(
             f"the observation {observation.get('name', '')!r} of {set_key} says nothing of attention heads: the "
-            f"set has none, or they were left out; `atlas observe {set_key} --text FILE` sees them"
+            f"set was built without them (`atlas ingest --heads`), or observed without (`atlas observe {set_key}`)"
         )
 
 

@@ -70,7 +70,9 @@ def observe(
         return
     if remove:
         was_default = observations.default_name(build) == remove
-        click.echo(f"{observations.remove(build, remove) / 1e6:,.1f} MB freed", err=True)
+        freed = f"{observations.remove(build, remove) / 1e6:,.1f} MB freed"
+        other = observations.default_name(build) if was_default else None
+        click.echo(f"{freed}; {other} is the default now" if other else freed, err=True)
         if was_default and not build_only:
             _reload(build, store, quiet)
         return

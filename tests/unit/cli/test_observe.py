@@ -164,8 +164,10 @@ def test_observations_stand_side_by_side_one_is_the_default_and_each_can_go(run:
     first = run("examples", seen, "--observation", "one", "--json")[1]
     assert json.loads(first)["observation"]["text"] == "one.txt"
     assert "on one.txt, " in run("examples", seen, "--observation", "one")[1]
-    assert run("observe", SET, "--remove", "two", "-q")[0] == 0
-    assert shown()["text"] != "two.txt"
+    code, _, err = run("observe", SET, "--remove", "two", "-q")
+    assert code == 0
+    assert "MB freed; one is the default now" in err
+    assert shown()["text"] == "one.txt"
     refused(run("observe", SET, "--remove", "two"), "no observation 'two'")
     refused(run("observe", SET, "--default", "three"), "no observation 'three'")
 
