@@ -11,7 +11,6 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,19 +80,29 @@ def test_counting_beside_the_bare_pass(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(3600)
 def test_following_attention_beside_a_run_without(tmp_path: Path) -> None:
-    """Both whole, from text to files; CPU time."""
+    """Whole runs, from text to files, on two lengths of text: what a position costs is the difference."""
     places = {"model": str(demo.MODEL), "transcoders": str(demo.TRANSCODERS)}
     keep = ingest.Keep(heads=HEADS)
     build = ingest.build(**places, name="bunny/tc-1k", keep=keep, home=tmp_path, device="cpu")
     subject = open_subject(build, *places.values())
-    request = Request(text=str(demo.CORPUS), tokens=WINDOWS * 256)
-    observe(subject, replace(request, tokens=512), Options())  # compiles
-    plain = _seconds(lambda: observe(subject, request, Options(heads=False), name="plain"))
-    followed = _seconds(lambda: observe(subject, request, Options(), name="followed"))
+    few, many = (Request(text=str(demo.CORPUS), tokens=n * 256) for n in (WINDOWS // 4, WINDOWS))
+    observe(subject, few, Options(), name="compiles")
+    costs = []
+    for heads in (False, True):
+        options = Options(heads=heads)
+        spent = [
+            _seconds(
+                lambda asked=asked, options=options: observe(
+                    subject, asked, options, name=f"{options.heads}-{asked.tokens}"
+                )
+            )
+            for asked in (few, many)
+        ]
+        costs.append((spent[1] - spent[0]) / (many.tokens - few.tokens))
     edges = sum(build.rows(f"edges/{kind}/") for kind in VIA)
     print(
-        f"\n{plain / request.tokens * 1e6:.0f} us a position without heads, {followed / request.tokens * 1e6:.0f} with "
-        f"{edges:,} edges through them: {followed / plain:.2f} x"
+        f"\n{costs[0] * 1e6:.0f} us a position without heads, {costs[1] * 1e6:.0f} with {edges:,} edges through them: "
+        f"{costs[1] / costs[0]:.2f} x"
     )
 
 
