@@ -214,8 +214,7 @@ class _Pass:
         self.totals = _no_totals(self.shape)
         self.done = 0
         self.shards = _shards(text, options.shard)
-        self.rows = max(1, options.batch // text.longest)
-        """windows in one forward pass"""
+        self.rows = max(1, options.batch // text.longest)  # windows in one forward pass
         self.keeps = self.sums is None or "heads" in _settings(subject.build, options)
 
     def run(self) -> dict[str, pa.Table]:
@@ -316,6 +315,8 @@ class _Pass:
         except FileNotFoundError:
             return
         with stored:
+            if ("sums_n" in stored) != (self.sums is not None):
+                return  # other memory was allowed: what is there is of no use, so it begins anew
             self.done = int(stored["done"])
             inverse = {name: stored[f"inverse_{name}"] for name in self.totals.inverse}
             self.totals = Totals(int(stored["positions"]), stored["token_n"], inverse, stored["n"], stored["sum"])
@@ -375,8 +376,8 @@ def _save(path: Path, arrays: dict[str, Any]) -> None:
 
 def _settings(build: Build, options: Options) -> dict[str, Any]:
     """What changes what comes out."""
-    settings: dict[str, Any] = {"examples": options.examples, "strongest": options.strongest}
-    return settings | ({"heads": True} if options.heads and has_heads(build) else {})
+    heads = {"heads": True} if options.heads and has_heads(build) else {}
+    return {"examples": options.examples, "strongest": options.strongest, **heads}
 
 
 def _name(request: Request, settings: dict[str, Any]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,15 +82,42 @@ def test_a_run_that_is_killed_while_it_follows_attention_goes_on_there_and_gives
     assert not (resumed.path / "work").exists()
 
 
-def test_a_run_that_followed_attention_goes_on_with_other_memory_and_gives_the_same_bytes(tmp_path: Path):
-    died = subprocess.run([sys.executable, "-c", FOLLOWING, str(tmp_path), "120000"], cwd=ROOT, capture_output=True)
-    assert died.returncode == -9, died.stderr.decode()
-    tiny, options = following(tmp_path, 40_000)
-    with np.load(observations.folder(tiny.build) / "cut" / "work" / "heads.npz") as state:
-        assert len(groups(tiny.build, options.memory, int(state["finished"]))[0]) < int(state["of"])
+class Stopped(Exception):
+    """In place of a death, for tests of what comes after it."""
 
-    resumed = observe(tiny, ids_file(tmp_path), options, name="cut")
-    whole = observe(tiny, ids_file(tmp_path), options, name="whole")
+
+def stops(word: str) -> Callable[[str, int, int], None]:
+    def show(what: str, done: int, total: int) -> None:
+        if word in what and done > total // 2:
+            raise Stopped
+
+    return show
+
+
+def test_a_run_that_followed_attention_goes_on_with_other_memory_and_gives_the_same_bytes(tmp_path: Path):
+    tiny, options = following(tmp_path, 120_000)
+    request = ids_file(tmp_path)
+    with pytest.raises(Stopped):
+        observe(tiny, request, options, name="cut", progress=stops("attention"))
+    less = replace(options, memory=40_000)
+    with np.load(observations.folder(tiny.build) / "cut" / "work" / "heads.npz") as state:
+        assert len(groups(tiny.build, less.memory, int(state["finished"]))[0]) < int(state["of"])
+
+    resumed = observe(tiny, request, less, name="cut")
+    whole = observe(tiny, request, less, name="whole")
+
+    assert resumed.manifest["files"] == whole.manifest["files"]
+
+
+@pytest.mark.parametrize(("first", "then"), [(2 << 30, 200_000), (200_000, 2 << 30)], ids=["less", "more"])
+def test_a_run_that_is_given_other_memory_begins_anew_and_gives_the_same_bytes(first: int, then: int, tmp_path: Path):
+    tiny = subject(tmp_path, "gpt2", activation=Activation.RELU, read=ReadSite.NORM_POST_GAIN, write=WriteSite.MLP_RAW)
+    request, options = ids_file(tmp_path), Options(shard=60, checkpoint=0.0, memory=first)
+    with pytest.raises(Stopped):
+        observe(tiny, request, options, name="cut", progress=stops("windows"))
+
+    resumed = observe(tiny, request, replace(options, memory=then), name="cut")
+    whole = observe(tiny, request, replace(options, memory=then), name="whole")
 
     assert resumed.manifest["files"] == whole.manifest["files"]
 
