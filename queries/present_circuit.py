@@ -52,7 +52,7 @@ def _branch(
     width: int,
     by: str,
 ) -> None:
-    children = sorted(below.get(at, []), key=lambda child: (-abs(float(child[1][by])), child[0]))
+    children = sorted(below.get(at, []), key=lambda child: (-abs(float(child[1][by])), child[0], child[1]["via"]))
     for place, (key, edge) in enumerate(children):
         last = place == len(children) - 1
         node = nodes[key]
@@ -60,7 +60,8 @@ def _branch(
         again = unfolds and (key in unfolded or node["depth"] != level)
         mark = " ↑" if again else ""
         size = number(float(edge["z"]), "z") if by == "z" else signed(float(edge[by]))
-        lines.append(_cut(f"{indent}{'└─' if last else '├─'} {size:>6}  {key}  {_label(node)}{mark}", width))
+        head = f" via {edge['via']}" if edge["via"] else ""
+        lines.append(_cut(f"{indent}{'└─' if last else '├─'} {size:>6}  {key}{head}  {_label(node)}{mark}", width))
         if unfolds and not again:
             unfolded.add(key)
             _branch(lines, key, indent + ("   " if last else "│  "), level + 1, below, nodes, unfolded, width, by)
@@ -80,7 +81,7 @@ def dot(circuit: Circuit) -> str:
         lines.append(f"  {_dot(node['key'])} [label={_dot(node['key'], _label(node))}{shape}];")
     for edge in circuit.edges.to_dict("records"):
         style = ", style=dashed" if edge["weight"] < 0 else ""
-        label = f"label={_dot(number(float(edge['z']), 'z'))}, weight_raw={edge['weight']:.6g}{style}"
+        label = f"label={_dot(_size(edge))}, weight_raw={edge['weight']:.6g}{style}"
         lines.append(f"  {_dot(edge['source'])} -> {_dot(edge['target'])} [{label}];")
     return "\n".join([*lines, "}"])
 
@@ -119,13 +120,16 @@ def mermaid(circuit: Circuit) -> str:
         lines.append(f'  {ids[node["key"]]}{opening}"{_mermaid(node["key"])}<br/>{_mermaid(_label(node))}"{closing}')
     for edge in circuit.edges.to_dict("records"):
         arrow = "-.->" if edge["weight"] < 0 else "-->"
-        lines.append(
-            f'  {ids[edge["source"]]} {arrow}|"{_mermaid(number(float(edge["z"]), "z"))}"| {ids[edge["target"]]}'
-        )
+        lines.append(f'  {ids[edge["source"]]} {arrow}|"{_mermaid(_size(edge))}"| {ids[edge["target"]]}')
     return "\n".join(lines)
 
 
 FORMS: dict[str, Callable[[Circuit], str]] = {"text": tree, "dot": dot, "graphml": graphml, "mermaid": mermaid}
+
+
+def _size(edge: Mapping[Any, Any]) -> str:
+    """An arrow's z, and the head that it passes through."""
+    return f"{number(float(edge['z']), 'z')} {edge['via']}".rstrip()
 
 
 def _label(node: Mapping[Any, Any]) -> str:

@@ -146,8 +146,13 @@ def test_a_circuit_may_pass_through_heads_and_names_them(asked):
     assert set(through["type"]) <= KINDS
     stored = {(row[0], row[1], f"L{row[5]}H{row[6]}") for kind in KINDS for row in asked.made.edges[kind]}
     assert {(row.source, row.target, row.via) for row in through.itertuples()} <= stored
-    assert present.circuit_as("text", found)
-    assert present.circuit_as("dot", found)
+    tree = present.circuit_as("text", found)
+    first = max(through.itertuples(), key=lambda edge: (edge.target == key, abs(edge.z)))
+    assert any(f"  {first.source} via {first.via}  " in line for line in tree.splitlines())
+    assert " via " not in present.circuit_as("text", plain)
+    for form in ("dot", "mermaid"):
+        assert f' {first.via}"' in present.circuit_as(form, found)
+        assert f' {first.via}"' not in present.circuit_as(form, plain)
 
 
 def test_a_card_names_the_heads_that_can_move_a_feature_most(asked):
