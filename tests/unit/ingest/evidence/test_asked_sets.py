@@ -251,6 +251,8 @@ def test_a_word_that_a_named_query_does_not_know_is_refused_and_not_taken_for_z(
     with pytest.raises(BadQuery, match="by is 'twerra'; it is one of z, weight, share, drive, twera, coactivation"):
         queries.query(graph, "strongest_edges", set="tiny/tc-test", by="twerra", **ends)
     with pytest.raises(BadQuery, match=r"by is 'drive'; it is one of z, weight, share$"):
+        queries.query(graph, "predicted_tokens", key="tok:words/1", by="drive")
+    with pytest.raises(BadSetting, match="'seen' of tiny/tc-test says nothing of attention heads"):
         queries.query(graph, "head_traffic", set="tiny/tc-test", layer=0, head=0, by="drive")
     for given in ({"by": "drive"}, {"live": 1}):
         with pytest.raises(BadSetting, match="atlas observe tiny/tc-test --text"):
