@@ -194,8 +194,8 @@ def find(graph: Store, a: Key, b: Key | Iterable[Key], asked: Asked) -> Answer:
     for node in (start, *possible):
         if node in route.avoid:
             raise BadKey(f"{node.key} is an end of these paths; avoid names what may not lie between")
-    if route.contradiction:
-        return Answer([], [own], route.contradiction)
+    if contradiction := route.contradiction((start, *possible)):
+        return Answer([], [own], contradiction)
     refuse_evidence(asked.via, measure.evidence)
     search = PathSearch(graph, own.key, measure, start, route, wanted(asked.via))
     groups = [[end for end in possible if end.type == kind] for kind in ("Feature", "Token")]

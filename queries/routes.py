@@ -35,16 +35,16 @@ class Route:
     def __bool__(self) -> bool:
         return bool(self.through or self.through_layers or self.avoid or self.avoid_layers)
 
-    @property
-    def contradiction(self) -> str:
-        """Why no path can be like that, if none can whatever its ends."""
+    def contradiction(self, ends: Iterable[Node]) -> str:
+        """Why no path between these can be like that, if none can; an end may lie in a layer to be avoided."""
+        ends = list(ends)
         at: dict[int | None, str] = {}
         for node in self.through:
             if at.setdefault(node.layer, node.key) != node.key:
                 return f"{at[node.layer]} and {node.key} lie in the same layer; a path visits a layer once"
-            if node.layer in self.avoid_layers or node in self.avoid:
+            if node in self.avoid or (node.layer in self.avoid_layers and node not in ends):
                 return f"{node.key} is to be passed and avoided"
-        both = set(self.through_layers) & set(self.avoid_layers)
+        both = set(self.through_layers) & set(self.avoid_layers) - {end.layer for end in ends}
         return f"layer {min(both)} is to be passed and avoided" if both else ""
 
     @property

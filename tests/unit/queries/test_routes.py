@@ -86,6 +86,17 @@ def test_paths_under_any_conditions_are_the_best_of_all_paths_that_meet_them(
     assert len({keys for _, keys in as_found(found)}) == len(found)
 
 
+@pytest.mark.parametrize("through", [2, MIDDLE])
+def test_an_end_may_lie_in_a_layer_that_is_to_be_passed_and_avoided(through, asked: Asked):
+    options = {"through": [through], "avoid": [2]}
+    wanted = every(asked, FEATURE, [MIDDLE], **options)
+    assert wanted
+
+    found = queries.paths(asked.graph, FEATURE, [MIDDLE], k=30, **options)
+
+    assert [score for score, _ in as_found(found)] == pytest.approx(scores(wanted, "product", 30), rel=1e-9)
+
+
 def test_the_total_is_that_of_the_paths_that_meet_the_conditions(asked: Asked):
     options = {"through": [MIDDLE], "avoid": [1], "max_hops": 4}
     ends = [LATER, OTHER_TOKEN]
