@@ -190,7 +190,7 @@ class Rehearsal:
 
     @cached_property
     def tokenizer(self) -> Any:
-        from ingest.evidence.observe import tokenizer_of
+        from ingest.evidence.subject import tokenizer_of
 
         return tokenizer_of(self.model)
 

@@ -23,7 +23,7 @@ from ingest.describe.evidence import Evidence, gather
 from ingest.describe.forward import Passes
 from ingest.describe.pools import Thresholds, search
 from ingest.describe.weightlens import Branch, Describer, Record, Words, branch_of
-from ingest.evidence.observe import Subject
+from ingest.evidence.subject import Subject
 from ingest.folding import Vectors
 
 PRESETS = ("atlas", "weightlens", "weightlens-paper")

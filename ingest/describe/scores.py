@@ -32,7 +32,7 @@ from ingest.describe.evidence import Evidence
 from ingest.describe.weightlens import Words
 from ingest.evidence.capture import Reader
 from ingest.evidence.corpus import Request, prepare
-from ingest.evidence.observe import Subject
+from ingest.evidence.subject import Subject
 from ingest.folding import Vectors
 
 LEAST = 10

@@ -30,7 +30,7 @@ from atlas.observations import Observation
 from atlas.observed import observed
 from ingest.evidence.capture import listening
 from ingest.evidence.corpus import Corpus
-from ingest.evidence.observe import Subject
+from ingest.evidence.subject import Subject
 
 PREDICTORS = ("weight", "z", "share", "drive_active", "drive_mean", "era", "twera")
 FIRES = 10

@@ -13,7 +13,8 @@ from ingest.evidence.attended import KINDS, AttendedSums, Part, groups, head_byt
 from ingest.evidence.attention import Attention
 from ingest.evidence.capture import Batch
 from ingest.evidence.corpus import Corpus
-from ingest.evidence.observe import Options, Subject
+from ingest.evidence.observe import Options
+from ingest.evidence.subject import Subject
 
 _HEADS = 16
 """that are timed"""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -25,29 +24,26 @@ import numpy as np
 import pyarrow as pa
 
 from atlas import observations
-from atlas.errors import BadModel, BadSetting, BadTranscoder
+from atlas.errors import BadSetting
 from atlas.observations import Observation
 from atlas.provenance import Run
 from atlas.staging import Build
 from atlas.through import has_heads
 from ingest import skips
 from ingest.evidence import corpus as texts
-from ingest.evidence.capture import READABLE, Batch, Reader, Runner, joined, load
+from ingest.evidence.capture import Batch, Reader, joined
 from ingest.evidence.corpus import Corpus, Request
 from ingest.evidence.counting import Shape, Sums
 from ingest.evidence.fidelity import Fidelity, fidelity
 from ingest.evidence.interference import Interference
 from ingest.evidence.relations import Relations, Totals
 from ingest.evidence.staged import examples, layers, windows, write
+from ingest.evidence.subject import Subject
 from ingest.evidence.through import Reading, ThroughHeads
 from ingest.folding import Vectors
-from ingest.sources import open_transcoders
-from ingest.transcoder import TranscoderSource
-from ingest.weights import ModelWeights, open_model
+from ingest.parts import disk
 
 Progress = Callable[[str, int, int], None]
-
-_DIALOGUE = re.compile(r"gemma-3-.*-it")
 
 
 @dataclass(frozen=True)
@@ -79,75 +75,6 @@ class Options:
             )
 
 
-@dataclass
-class Subject:
-    """A build, and the model and transcoders it was made from, checked against each other."""
-
-    build: Build
-    weights: ModelWeights
-    source: TranscoderSource
-    runner: Runner
-    tokenizer: Any
-
-    @property
-    def special(self) -> tuple[int | None, int | None, int]:
-        """What never counts: BOS and padding, and how many positions at the start of a text. Gemma 3's models for
-        dialogue begin every text with the same four tokens, where transcoders are not meant to be read."""
-        unlike = 4 if _DIALOGUE.match(self.weights.name) else 1
-        return self.tokenizer.bos_token_id, self.tokenizer.pad_token_id, unlike
-
-    @property
-    def shape_of(self) -> list[int]:
-        return [self.source.info.n_features[layer] for layer in self.source.info.layers]
-
-
-def open_subject(
-    build: Build,
-    model: Any,
-    transcoders: Any,
-    device: str = "cpu",
-    tokenizer: Any = None,
-    *,
-    allow_pickle: bool = False,
-) -> Subject:
-    """Open what a build was made from.
-
-    Raises :class:`atlas.errors.BadModel` or :class:`atlas.errors.BadTranscoder` for what is not that, and
-    for a tokenizer with another vocabulary.
-    """
-    weights = open_model(model, tokenizer)
-    row = build.nodes("Model").to_pylist()[0]
-    if weights.revision != row["revision"]:
-        raise BadModel(
-            f"{build.set_key} was built from {row['repo']} at {row['revision']}, but {weights.repo} is at "
-            f"{weights.revision}; give that model with --model"
-        )
-    if weights.vocabulary.name != row["tokenizer"]:
-        raise BadModel(
-            f"the tokenizer has the vocabulary {weights.vocabulary.name}, but {build.set_key} was built with "
-            f"{row['tokenizer']}; token ids would mean other words"
-        )
-    source = open_transcoders(transcoders, build.layers, model=weights, allow_pickle=allow_pickle)
-    row = build.nodes("TranscoderSet").to_pylist()[0]
-    if source.info.revision != row["revision"] or source.info.layers != build.layers:
-        raise BadTranscoder(
-            f"{build.set_key} was built from {row['repo']} at {row['revision']}, but {source.info.repo} is at "
-            f"{source.info.revision}; give those transcoders with --transcoders"
-        )
-    if source.info.read not in READABLE:
-        raise BadTranscoder(
-            f"{build.set_key} reads {source.info.read}; what fires is read off where an MLP reads alone "
-            f"({', '.join(READABLE)}), so this set can be neither observed nor described"
-        )
-    if sum(build.features_per_layer) != sum(source.info.n_features.values()):
-        raise BadTranscoder(
-            f"{build.set_key} holds directions behind its features; observe and describe the set it was made from, "
-            f"{build.set_key.removesuffix('-directions')}"
-        )
-    running = model[0] if isinstance(model, tuple) else model
-    return Subject(build, weights, source, Runner(load(running, device), weights), tokenizer or tokenizer_of(model))
-
-
 def observe(
     subject: Subject,
     request: Request,
@@ -170,36 +97,37 @@ def observe(
     _claim(folder, json.dumps({"request": asdict(request), **settings}), name)
     if (folder / "manifest.json").exists():
         return observations.find(subject.build, name)
-    try:
-        text = texts.prepare(request, subject.tokenizer, subject.weights.n_vocab, work / "corpus", progress)
-        subject.runner.refuse_longer(text.longest, f"a window of {text.longest:,}")
-    except Exception:
-        shutil.rmtree(folder)
-        raise
-    fits = _once(work / "fidelity.json", lambda: [asdict(found) for found in _fidelity(subject, text)])
-    seen = _Pass(subject, text, options, work, progress)
-    tables = seen.run()
-    tables["layers.parquet"] = layers(
-        subject.source.info.layers, fits, seen.totals, tables["features.parquet"], seen.shape
-    )
-    run = Run(
-        inputs={"build": subject.build.run, "ids": text.manifest["ids_sha256"]},
-        settings=settings,
-    )
-    heads = seen.follow(folder) if "heads" in settings else []
-    manifest = {
-        "format": observations.FORMAT,
-        "build": subject.build.run,
-        "run": run.id,
-        "code": run.code,
-        "corpus": text.manifest,
-        "positions": seen.totals.positions,
-        "interference": seen.interference.figures(),
-        **run.settings,
-    }
-    write(folder, tables, manifest, started, str(subject.runner.device), heads)
-    if observations.names(subject.build) == [name]:
-        observations.make_default(subject.build, name)
+    with disk(folder):
+        try:
+            text = texts.prepare(request, subject.tokenizer, subject.weights.n_vocab, work / "corpus", progress)
+            subject.runner.refuse_longer(text.longest, f"a window of {text.longest:,}")
+        except Exception:
+            shutil.rmtree(folder)
+            raise
+        fits = _once(work / "fidelity.json", lambda: [asdict(found) for found in _fidelity(subject, text)])
+        seen = _Pass(subject, text, options, work, progress)
+        tables = seen.run()
+        tables["layers.parquet"] = layers(
+            subject.source.info.layers, fits, seen.totals, tables["features.parquet"], seen.shape
+        )
+        run = Run(
+            inputs={"build": subject.build.run, "ids": text.manifest["ids_sha256"]},
+            settings=settings,
+        )
+        heads = seen.follow(folder) if "heads" in settings else []
+        manifest = {
+            "format": observations.FORMAT,
+            "build": subject.build.run,
+            "run": run.id,
+            "code": run.code,
+            "corpus": text.manifest,
+            "positions": seen.totals.positions,
+            "interference": seen.interference.figures(),
+            **run.settings,
+        }
+        write(folder, tables, manifest, started, str(subject.runner.device), heads)
+        if observations.names(subject.build) == [name]:
+            observations.make_default(subject.build, name)
     return observations.find(subject.build, name)
 
 
@@ -385,16 +313,3 @@ def _name(request: Request, settings: dict[str, Any]) -> str:
     stem = "".join(c if c.isalnum() else "-" for c in Path(given).stem).strip("-").lower() or "text"
     digest = Run(inputs=asdict(request), settings=settings).id
     return f"{stem[:32]}-{digest[:6]}"
-
-
-def tokenizer_of(model: Any) -> Any:
-    """The tokenizer of a model that is a place, a pair with its tokenizer, or loaded with one."""
-    if isinstance(model, tuple):
-        return model[1]
-    if not isinstance(model, str | Path):
-        return model.tokenizer
-    from transformers import AutoTokenizer
-
-    from ingest.folders import open_folder
-
-    return AutoTokenizer.from_pretrained(open_folder(model).path("config.json").parent, local_files_only=True)

@@ -17,7 +17,8 @@ from ingest.evidence.capture import CELLS, Batch, Reader
 from ingest.evidence.corpus import Corpus, Request
 from ingest.evidence.counting import Shape, Sums
 from ingest.evidence.following import Following, FollowingTrial
-from ingest.evidence.observe import Options, Subject
+from ingest.evidence.observe import Options
+from ingest.evidence.subject import Subject
 
 _TRIAL, _TRIAL_FLOP = 8192, 1e13
 """positions that are timed, or fewer where they would cost more than so much"""

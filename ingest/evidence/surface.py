@@ -15,8 +15,9 @@ from ingest.device import device as device_of
 from ingest.device import elsewhere
 from ingest.evidence.capture import Reader
 from ingest.evidence.corpus import Request
-from ingest.evidence.observe import Options, Subject, observe, open_subject
+from ingest.evidence.observe import Options, observe
 from ingest.evidence.plan import Plan, plan
+from ingest.evidence.subject import Subject, open_subject
 
 __all__ = ["asked", "fires", "observe", "planned", "subject"]
 

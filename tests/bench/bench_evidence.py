@@ -22,8 +22,9 @@ from atlas.through import VIA
 from ingest.evidence.capture import Batch, Reader, joined, listening
 from ingest.evidence.corpus import Request, head
 from ingest.evidence.counting import Shape, Sums
-from ingest.evidence.observe import Options, observe, open_subject
+from ingest.evidence.observe import Options, observe
 from ingest.evidence.relations import Relations, Totals
+from ingest.evidence.subject import open_subject
 from ingest.folding import Vectors
 
 HEADS = 8

@@ -23,7 +23,8 @@ from atlas.observations import Observation
 from atlas.observed import observed
 from ingest.evidence import causal
 from ingest.evidence.corpus import Request, prepare
-from ingest.evidence.observe import Options, Subject, observe, open_subject
+from ingest.evidence.observe import Options, observe
+from ingest.evidence.subject import Subject, open_subject
 
 PAGE = """# Does it hold? Figures on the bundled model
 

@@ -14,7 +14,7 @@ from atlas.errors import BadTranscoder
 from atlas.model import Activation, ReadSite, WriteSite
 from atlas.staging import Build
 from ingest import Keep, build
-from ingest.evidence.observe import open_subject
+from ingest.evidence.subject import open_subject
 from ingest.evidence.surface import subject
 from ingest.folding import Vectors
 from ingest.skips import of_settings

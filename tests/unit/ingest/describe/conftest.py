@@ -6,7 +6,7 @@ import pytest
 
 from atlas.model import Activation
 from ingest import build
-from ingest.evidence.observe import Subject, open_subject
+from ingest.evidence.subject import Subject, open_subject
 from tests.unit.ingest.describe.small import N_LAYERS, Small, small
 
 

@@ -13,7 +13,7 @@ from atlas.errors import BadModel, BadSetting
 from atlas.exchange import tables, weightlens
 from ingest.describe import Request, chosen_tokens, describe
 from ingest.describe import evidence as evidence_module
-from ingest.evidence.observe import Subject
+from ingest.evidence.subject import Subject
 from ingest.folding import Vectors
 from tests.unit.ingest.describe.small import BOS, N_FEATURES, Small
 

@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 
 from ingest.describe import Request, describe, open_evidence
 from ingest.describe.scores import LEAST, Seen, by_confidence, described, judge, look, table
-from ingest.evidence.observe import Subject
+from ingest.evidence.subject import Subject
 from tests.unit.ingest.describe.small import BOS, Small
 
 

@@ -11,7 +11,7 @@ from atlas import descriptions
 from atlas.errors import BadExplainer, BadSetting
 from ingest.describe import Request, describe
 from ingest.describe.wording import PROMPT, Explainer, word
-from ingest.evidence.observe import Subject
+from ingest.evidence.subject import Subject
 from tests.unit.ingest.describe.stub import Stub, serving
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ingest.evidence.corpus import Request
-from ingest.evidence.observe import Subject
+from ingest.evidence.subject import Subject
 from tests.unit.ingest import models
 from tests.unit.ingest.evidence.observed import Dense
 

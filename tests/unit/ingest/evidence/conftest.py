@@ -10,7 +10,8 @@ import pytest
 import atlas
 from atlas.model import Activation, ReadSite, WriteSite
 from atlas.stores import Store
-from ingest.evidence.observe import Options, Subject, observe
+from ingest.evidence.observe import Options, observe
+from ingest.evidence.subject import Subject
 from tests.unit.ingest.evidence.observed import STRONGEST, Dense, dense, ids_file, subject
 
 

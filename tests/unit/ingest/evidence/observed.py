@@ -12,8 +12,8 @@ import torch
 import ingest
 from atlas.model import Activation, ReadSite, WriteSite
 from ingest.evidence.corpus import Request
-from ingest.evidence.observe import Subject, open_subject
 from ingest.evidence.relations import ALWAYS_ON, LIVE_DENSITY, LIVE_FIRES
+from ingest.evidence.subject import Subject, open_subject
 from ingest.folding import Vectors
 from tests.unit.ingest import models
 

@@ -13,7 +13,8 @@ from atlas.errors import BadSetting
 from atlas.model import Activation, ReadSite, WriteSite
 from ingest.evidence import causal
 from ingest.evidence.corpus import prepare
-from ingest.evidence.observe import Options, observe, open_subject
+from ingest.evidence.observe import Options, observe
+from ingest.evidence.subject import open_subject
 from tests.unit.ingest import models
 from tests.unit.ingest.evidence.observed import KEEP, ids_file
 

@@ -15,7 +15,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from atlas.errors import BadSource, Unreachable
 from ingest.evidence.corpus import PADDING, Corpus, Request, head, prepare
-from ingest.evidence.observe import Subject
+from ingest.evidence.subject import Subject
 from tests.unit.ingest import models
 
 N_VOCAB = models.N_VOCAB

@@ -13,7 +13,8 @@ from atlas.errors import BadBuild, BadModel, BadSetting
 from atlas.model import Activation, ReadSite, WriteSite
 from atlas.observed import observed
 from ingest.evidence.counting import BEFORE
-from ingest.evidence.observe import Options, observe, open_subject
+from ingest.evidence.observe import Options, observe
+from ingest.evidence.subject import open_subject
 from tests.unit.ingest import models
 from tests.unit.ingest.evidence.observed import dense, ids_file, subject
 

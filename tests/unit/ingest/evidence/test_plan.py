@@ -13,8 +13,9 @@ from ingest.evidence import capture
 from ingest.evidence.attended import groups, head_bytes, heads_of
 from ingest.evidence.capture import Reader
 from ingest.evidence.corpus import head
-from ingest.evidence.observe import Options, Subject
+from ingest.evidence.observe import Options
 from ingest.evidence.plan import plan
+from ingest.evidence.subject import Subject
 from tests.unit.ingest import models
 from tests.unit.ingest.evidence.observed import LENGTH, ids_file, subject
 

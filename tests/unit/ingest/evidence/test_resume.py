@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,10 +13,11 @@ import numpy as np
 import pytest
 
 from atlas import observations
-from atlas.errors import BadBuild
+from atlas.errors import BadBuild, NoSpace
 from atlas.model import Activation, ReadSite, WriteSite
 from ingest.evidence.attended import groups
-from ingest.evidence.observe import Options, Subject, observe
+from ingest.evidence.observe import Options, observe
+from ingest.evidence.subject import Subject
 from tests.unit.ingest.evidence.observed import ids_file, subject
 
 ROOT = Path(__file__).parents[4]
@@ -107,6 +109,31 @@ def test_a_run_that_followed_attention_goes_on_with_other_memory_and_gives_the_s
     whole = observe(tiny, request, less, name="whole")
 
     assert resumed.manifest["files"] == whole.manifest["files"]
+
+
+def test_a_full_disk_is_one_line_and_what_is_finished_stays(tmp_path: Path, monkeypatch):
+    tiny = subject(tmp_path, "gpt2", activation=Activation.RELU, read=ReadSite.NORM_POST_GAIN, write=WriteSite.MLP_RAW)
+    request, options = ids_file(tmp_path), Options(shard=60, checkpoint=0.0, memory=200_000)
+    savez, written = np.savez, []
+
+    def full(file, **arrays):
+        written.append(file)
+        if len(written) > 7:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        savez(file, **arrays)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", full)
+        with pytest.raises(NoSpace, match=r"the disk is full: .* what is finished stays"):
+            observe(tiny, request, options, name="cut")
+    seen: dict[str, list[str]] = {"cut": [], "whole": []}
+    found = {
+        name: observe(tiny, request, options, name=name, progress=lambda what, *_, of=of: of.append(what))
+        for name, of in seen.items()
+    }
+
+    assert 0 < seen["cut"].count("reading features (windows)") < seen["whole"].count("reading features (windows)")
+    assert found["cut"].manifest["files"] == found["whole"].manifest["files"]
 
 
 @pytest.mark.parametrize(("first", "then"), [(2 << 30, 200_000), (200_000, 2 << 30)], ids=["less", "more"])

@@ -16,7 +16,8 @@ import torch
 from atlas.model import Activation, ReadSite, WriteSite
 from atlas.observed import observed
 from ingest.evidence.corpus import Request
-from ingest.evidence.observe import Options, Subject, observe
+from ingest.evidence.observe import Options, observe
+from ingest.evidence.subject import Subject
 from tests.unit.ingest.evidence.observed import subject
 from tests.unit.ingest.frozen import Frozen
 
