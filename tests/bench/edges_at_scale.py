@@ -132,17 +132,22 @@ def operands(job: Any, unit: Unit, sizes: Sizes) -> list[tuple[Tensor, Tensor]]:
 
 def loops(job: Any, sizes: Sizes, features: int) -> float:
     """Seconds a feature of the published way: for each feature and each matrix their product, and its strongest entries
-    (WeightLens, https://github.com/egolimblevskaia/WeightLens, from its description).
+    (WeightLens, https://github.com/egolimblevskaia/WeightLens, from its description, without its forward passes).
+
+    Features of the middle layer, which has as many layers before it as the mean layer. All matrices are at hand before
+    the clock starts, as they are there.
     """
-    layer = sizes.layers[-1]
-    v = job.vectors
+    v, middle = job.vectors, (len(sizes.layers) - 1) // 2
+    layer = sizes.layers[middle]
+    reads, writes = v.reads(layer), v.writes(layer)
+    tokens, logits, others = v.token_writes(), v.logit_reads(), [v.writes(source) for source in sizes.layers[:middle]]
     start = time.perf_counter()
     for idx in range(features):
-        read, write = v.reads(layer)[idx], v.writes(layer)[idx]
+        read, write = reads[idx], writes[idx]
         for vectors, count, vector in [
-            (v.token_writes(), 1000, read),
-            (v.logit_reads(), 1000, write),
-            *((v.writes(source), 100, read) for source in sizes.layers[:-1]),
+            (tokens, 1000, read),
+            (logits, 1000, write),
+            *((vectors, 100, read) for vectors in others),
         ]:
             weights = vectors @ vector
             for largest in (True, False):
