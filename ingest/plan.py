@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ingest.device import elsewhere, unknown
+from ingest.device import duration, elsewhere, unknown
 from ingest.edges import Keep, precision
 from ingest.edges.compiled import STRIP, TILE
 from ingest.edges.multiply import quicker
@@ -121,7 +121,7 @@ class Plan:
     device: str
 
     def __str__(self) -> str:
-        time_ = "" if self.seconds is None else f"time      about {_duration(self.seconds)} on {self.device}\n"
+        time_ = "" if self.seconds is None else f"time      about {duration(self.seconds)} on {self.device}\n"
         if elsewhere(self.device):
             time_ = f"time      {unknown(self.flop, self.device)}\n"
         kinds = ", ".join(f"{kind} {n:,}" for kind, n in self.edges.items())
@@ -184,7 +184,7 @@ def compared(build: Build) -> str:
     found, told = noted["actual"], noted["predicted"]
     edges, most = (sum(said["edges"].values()) for said in (found, told))
     return (
-        f"took {_duration(found['seconds'])} (predicted {_duration(told['seconds'])}), "
+        f"took {duration(found['seconds'])} (predicted {duration(told['seconds'])}), "
         f"{edges:,} edges (at most {most:,}), {_size(found['disk'])} on disk ({_size(told['disk'])}), "
         f"{_size(found['temporary'])} beside it while it was made ({_size(told['temporary'])}), "
         f"{_size(found['memory'])} of memory ({_size(told['memory'])})"
@@ -240,12 +240,6 @@ def _speed(d_model: int, device: str, flop_to_do: float, exact_sums: bool) -> fl
                 start = time.perf_counter()
                 patience = min(0.4, 0.01 * (start - began) * flop_to_do / flop)
     return flop * (done - 1) / (time.perf_counter() - start)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(seconds, 1):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _size(n: float) -> str:

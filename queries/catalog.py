@@ -104,7 +104,7 @@ def query(graph: Store, name: str, **parameters: Any) -> pd.DataFrame:
     named = find(name, graph.dialect)
     given = _check(named, parameters)
     evidence = given.get("by") in cuts.EVIDENCE or given.get("live") == 1
-    seen = _seen(graph, given, heads="_VIA]" in named.text) if evidence else {}
+    seen = _seen(graph, given, heads="attended" in named.columns) if evidence else {}
     frame = typed(graph.run(named.text, **given), named.columns)
     limit = given.get("limit")
     whole = limit is None or len(frame) < limit
