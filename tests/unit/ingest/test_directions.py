@@ -27,6 +27,14 @@ def with_direction(family: str, site: ReadSite, layer: int) -> WithDirections:
     return WithDirections(weights(family, torch.float32), source, directions=[Direction("probe", G, layer, site)])
 
 
+def test_a_layer_is_copied_for_its_directions_and_not_where_it_has_none():
+    vectors = with_direction("llama", ReadSite.RESID_MID, layer=2)
+
+    for of in (vectors.reads, vectors.writes, vectors.bias):
+        assert of(1).data_ptr() == of(1).data_ptr()
+        assert len(of(2)) == len(of(1)) - models.N_FEATURES[1] + models.N_FEATURES[2] + 1
+
+
 PLACES = list(dict.fromkeys((family, read) for family, read, _ in PROVEN))
 
 

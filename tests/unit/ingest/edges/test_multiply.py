@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 
@@ -34,19 +36,27 @@ def test_what_is_kept_is_what_sorting_all_weights_keeps_by_onednn_too(case, kind
     assert_is_truth(cases.found(case, wanted, tile=(8, 16)), case, wanted)
 
 
-def test_many_tiles_in_several_threads_are_laid_out_once_each_and_let_go(monkeypatch):
-    laid_out = []
+@pytest.mark.parametrize("threads", [1, 3])
+def test_tiles_of_columns_are_laid_out_once_each_and_let_go_when_all_rows_have_met_them(threads, monkeypatch):
+    laid_out, held, most = [], set(), [0]
 
     def counted(cols):
+        by = by_onednn(cols)
         laid_out.append(len(cols))
-        return by_onednn(cols)
+        held.add(id(by))
+        weakref.finalize(by, held.discard, id(by))
+        most[0] = max(most[0], len(held))
+        return by
 
     monkeypatch.setattr(compiled, "quicker", lambda n_products, d_model: counted)
+    monkeypatch.setattr(compiled, "STRIP", 1)
     case, wanted = cases.random(200, (301, 77), 33), rules("FEEDS", cases.SMALL)
 
-    assert_is_truth(cases.found(case, wanted, threads=3, tile=(16, 8)), case, wanted)
+    assert_is_truth(cases.found(case, wanted, threads=threads, tile=(16, 8)), case, wanted)
 
     assert sum(laid_out) == 301 + 77
+    assert most[0] <= 2 * threads  # a strip, and the next that is begun
+    assert not held
 
 
 def test_the_quicker_way_is_tried_where_there_is_much_to_multiply_and_only_there(monkeypatch):
